@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::questions::BatchQuestion;
 use crate::error::Error;
-use crate::video::Window;
+use crate::video::{ImageRate, Window};
 
 /// Identity of an item or of a question: 128 bits of BLAKE3, written as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,11 +28,17 @@ impl Id {
         Self(u128::from_be_bytes(first))
     }
 
-    /// Returns the identity of an item: the hash of its name in the archive, byte by byte, and its window.
+    /// Returns the identity of an item: the hash of its name in the archive, byte by byte, and of its window.
     pub(crate) fn of_item(name: &[u8], window: Option<&Window>) -> Self {
         let bits = |time: Option<crate::units::Seconds>| time.map_or(u64::MAX, |time| time.0.to_bits()).to_le_bytes();
         let window = window.copied().unwrap_or_default();
         Self::of(&[name, &bits(window.start), &bits(window.end)])
+    }
+
+    /// Returns the identity of an item whose images have a rate.
+    #[must_use]
+    pub(crate) fn with_image_rate(self, rate: ImageRate) -> Self {
+        Self::of(&[&self.0.to_be_bytes(), b"image_rate", &rate.per_second().to_bits().to_le_bytes()])
     }
 
     /// Returns the identity of a question about this item.
@@ -73,6 +79,8 @@ pub struct ArchiveItem {
     pub path: PathBuf,
     /// Window of the video to read, if not the plan's.
     pub window: Option<Window>,
+    /// Rate of the images of a directory, if not the plan's.
+    pub image_rate: Option<ImageRate>,
     /// Questions about this item alone.
     pub questions: Vec<BatchQuestion>,
 }
@@ -80,7 +88,15 @@ pub struct ArchiveItem {
 impl ArchiveItem {
     /// Creates an item with the identity of its name in the archive and its window.
     pub(crate) fn new(name: &[u8], path: PathBuf, window: Option<Window>) -> Self {
-        Self { id: Id::of_item(name, window.as_ref()), video: readable(name), path, window, questions: Vec::new() }
+        let (id, video) = (Id::of_item(name, window.as_ref()), readable(name));
+        Self { id, video, path, window, image_rate: None, questions: Vec::new() }
+    }
+
+    /// Sets the rate of the item's images, which is part of its identity.
+    #[must_use]
+    pub(crate) fn with_image_rate(self, image_rate: Option<ImageRate>) -> Self {
+        let id = image_rate.map_or(self.id, |rate| self.id.with_image_rate(rate));
+        Self { id, image_rate, ..self }
     }
 
     /// Returns the number of bytes of the item's file; 0 if the file cannot be read.
@@ -184,6 +200,9 @@ mod tests {
         assert_eq!(whole, Id::of_item(b"a", Some(&Window::default())));
         assert!(whole != part && whole != Id::of_item(b"b", None));
         assert_ne!(whole.with_question("x"), whole.with_question("y"));
+        let rate = |rate| Some(ImageRate::new(rate).expect("above 0"));
+        let item = |rate| ArchiveItem::new(b"a", "a".into(), None).with_image_rate(rate).id;
+        assert!(item(None) == whole && item(rate(3.0)) != whole && item(rate(3.0)) != item(rate(4.0)));
         let text = serde_json::to_string(&part).expect("a text");
         assert_eq!(serde_json::from_str::<Id>(&text).expect("its own words"), part);
     }

@@ -17,7 +17,7 @@ use vidense::spec::{Document, ExecPlan, GeneratePlan, Plan, PromptPlan, SingleIm
 use vidense::temporal::Temporal;
 use vidense::text::{Template, Timestamps};
 use vidense::units::Seconds;
-use vidense::video::{Access, CheckpointFrameSampling, FrameRequest, Sample, Window};
+use vidense::video::{Access, CheckpointFrameSampling, FrameRequest, ImageRate, Sample, Window};
 use vidense::vlm::Unused;
 
 use super::limits::ReadArgs;
@@ -97,8 +97,9 @@ pub struct FrameArgs {
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub frames: Option<usize>,
     /// Sampling rule: uniform, linspace, fps:fps=1,min=1,max=64, every:n=30, keyframes, times:times=0+1.5, scene,
-    /// ig_vlm, all, smolvlm, one_vision, llava_video, internvl, checkpoint (that of the model's own processor); options
-    /// follow as NAME:OPTION=VALUE,... [default: checkpoint, which is uniform for models of images and without a model]
+    /// ig_vlm, all, smolvlm, one_vision, llava_video, internvl, video_chat2, checkpoint (that of the model's own
+    /// processor); options follow as NAME:OPTION=VALUE,... [default: checkpoint, which is uniform for models of images
+    /// and without a model]
     #[arg(long, value_name = "RULE")]
     pub sample: Option<Sample>,
     /// Access to frames: auto (seek where that saves much decoding), straight (decode everything, so that every damaged
@@ -114,6 +115,10 @@ pub struct FrameArgs {
     /// End of the part that is sampled, exclusive: seconds, or h:mm:ss
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub end: Option<Seconds>,
+    /// Images per second of a directory of images, which have no times otherwise: image i, from 0, is shown from i / R
+    /// seconds on
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub image_rate: Option<ImageRate>,
     #[command(flatten)]
     pub read: ReadArgs,
 }
@@ -231,7 +236,8 @@ impl FrameArgs {
         {
             anyhow::bail!("--start {start} is not before --end {end}");
         }
-        Ok(FrameRequest { sample, window: Window { start: self.start, end: self.end }, stream: self.stream })
+        let window = Window { start: self.start, end: self.end };
+        Ok(FrameRequest { sample, window, stream: self.stream, image_rate: self.image_rate })
     }
 }
 
@@ -252,7 +258,7 @@ impl PlanArgs {
     /// When flags contradict each other, or a name is unknown.
     pub fn plan(&self) -> anyhow::Result<Plan> {
         let Self { model, frames, prompt, generate, memory } = self;
-        let FrameRequest { sample, window, stream } = frames.resolve()?;
+        let FrameRequest { sample, window, stream, image_rate } = frames.resolve()?;
         if let Some(name) = &prompt.template {
             Template::check_name(name)?;
         }
@@ -268,6 +274,7 @@ impl PlanArgs {
             vision: VisionPlan { device: model.vision_device, dtype: model.vision_dtype },
             sample: Some(sample),
             window,
+            image_rate,
             stream,
             temporal: prompt.temporal,
             single_image: prompt.single_image,

@@ -1,5 +1,6 @@
 //! Files of questions with reference answers: JSON objects, one per line or in an array, or a table. Each has `video`,
-//! `question`, `answer` and optionally `type` and `question_id` (or `id`). Numbers keep their spelling.
+//! `question`, `answer` and optionally `type`, `question_id` (or `id`), and `image_rate` for a directory of images.
+//! Numbers keep their spelling.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +10,16 @@ use serde_json::Value;
 use crate::error::{Error, Kind};
 use crate::files;
 use crate::records::{RecordFormat, decode, parse_array, parse_json, parse_table};
+use crate::video::ImageRate;
 
 /// A question with its reference answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvalQuestion {
     /// Path of the video: beside the file of questions, or absolute.
     pub video: PathBuf,
+    /// Rate of the images, if the video is a directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_rate: Option<ImageRate>,
     /// Identifier of the question.
     #[serde(rename = "question_id", skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -31,6 +36,7 @@ pub struct EvalQuestion {
 #[derive(Deserialize)]
 struct EvalQuestionRecord {
     video: PathBuf,
+    image_rate: Option<ImageRate>,
     question_id: Option<String>,
     id: Option<String>,
     question: String,
@@ -42,9 +48,9 @@ struct EvalQuestionRecord {
 impl EvalQuestionRecord {
     /// Resolves the path of the video beside the file of questions.
     fn beside(self, file: &Path) -> EvalQuestion {
-        let Self { video, question_id, id, question, answer, kind } = self;
+        let Self { video, image_rate, question_id, id, question, answer, kind } = self;
         let video = file.parent().unwrap_or(Path::new("")).join(video);
-        EvalQuestion { video, id: question_id.or(id), question, answer, kind }
+        EvalQuestion { video, image_rate, id: question_id.or(id), question, answer, kind }
     }
 }
 
@@ -101,6 +107,7 @@ mod tests {
         let object = format!("{{\"video\": \"a.mp4\", \"question\": \"How many?\", \"answer\": 3, \"id\": {big}}}");
         let expected = Ok(vec![EvalQuestion {
             video: PathBuf::from("a.mp4"),
+            image_rate: None,
             id: Some(big.to_owned()),
             question: "How many?".to_owned(),
             answer: "3".to_owned(),
@@ -120,6 +127,8 @@ mod tests {
         let twice = format!("{object}\n{}", object.replace("\"id\"", "\"answer\""));
         let error = read("q.jsonl", &twice).expect_err("two answers");
         assert!(error.starts_with("q.jsonl: line 2: the key `answer` comes twice at line 1 column "), "{error}");
+        let rated = read("q.jsonl", r#"{"video": "a", "question": "?", "answer": "x", "image_rate": 3}"#);
+        assert_eq!(rated.expect("a directory")[0].image_rate, ImageRate::new(3.0).ok());
         assert!(read("q.jsonl", "\n{").expect_err("no JSON").starts_with("q.jsonl: line 2: EOF"));
     }
 }

@@ -51,7 +51,8 @@ impl Evaluation<'_> {
         &self,
         on_event: &mut dyn FnMut(EvalEvent<'_>) -> Result<(), E>,
     ) -> Result<Result<(ExactMatchScores, RunReport), E>, Error> {
-        let groups: Vec<&[EvalQuestion]> = self.questions.chunk_by(|a, b| a.video == b.video).collect();
+        let is_of_one = |a: &EvalQuestion, b: &EvalQuestion| a.video == b.video && a.image_rate == b.image_rate;
+        let groups: Vec<&[EvalQuestion]> = self.questions.chunk_by(is_of_one).collect();
         let jobs: Vec<Job> = groups.iter().map(|group| job(group)).collect();
         let mut tracker =
             EvalTracker { scores: ExactMatchScores::default(), observed: Ok(()), stop: &self.control.stop, on_event };
@@ -66,13 +67,7 @@ impl Evaluation<'_> {
 /// Returns the job of all questions about one video.
 fn job(group: &[EvalQuestion]) -> Job {
     let questions: Arc<[String]> = group.iter().map(|question| question.question.clone()).collect();
-    Job {
-        path: group[0].video.clone(),
-        frames: None,
-        window: None,
-        questions: questions.clone(),
-        all_questions: questions,
-    }
+    Job { image_rate: group[0].image_rate, ..Job::new(group[0].video.clone(), questions) }
 }
 
 /// Scores of the answers so far, and the callback until its first error.

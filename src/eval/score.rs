@@ -85,7 +85,7 @@ mod tests {
 
     fn question(video: &str, kind: &str, answer: &str) -> EvalQuestion {
         let (question, answer, kind) = ("?".to_owned(), answer.to_owned(), kind.to_owned());
-        EvalQuestion { video: video.into(), id: None, question, answer, kind }
+        EvalQuestion { video: video.into(), image_rate: None, id: None, question, answer, kind }
     }
 
     #[test]

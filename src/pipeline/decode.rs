@@ -80,8 +80,7 @@ impl VideoReading<'_> {
     /// [`Closed`] when the receiver is gone.
     fn run(&mut self, worker: Option<&mut Worker<'_>>) -> Result<(), Closed> {
         let start = Instant::now();
-        let frames = self.video.job.frames.as_ref().unwrap_or(&self.stages.request);
-        let request = FrameRequest { window: self.video.job.window.unwrap_or(frames.window), ..frames.clone() };
+        let request = self.video.job.request(&self.stages.request);
         if let Some(downloads) = self.stages.options.downloads
             && let Err(error) = self.file.download(downloads, &self.video, self.outlet.stop())
         {
@@ -129,7 +128,7 @@ impl VideoReading<'_> {
     /// Returns the key of the video's visual tokens in a cache.
     fn key(&self, features: &FeatureCache, request: &FrameRequest) -> Option<FeatureKey> {
         let planned = &self.stages.request;
-        let is_planned = request.sample == planned.sample && request.stream == planned.stream;
+        let is_planned = *request == FrameRequest { window: request.window, ..planned.clone() };
         let own = (!is_planned).then_some(request);
         FeatureKey::of(features.made_by(), self.file.path(), &request.window, own).ok()
     }

@@ -15,7 +15,7 @@ use super::{EncodedVideo, FeatureKey};
 use crate::error::Error;
 use crate::temporal::Temporal;
 use crate::units::{FrameIndex, Seconds};
-use crate::video::{FrameRequest, ReadReport, Window};
+use crate::video::{FrameRequest, ImageRate, ReadReport, Window};
 use crate::vlm::TextTokens;
 
 /// A video and the questions about it.
@@ -27,11 +27,27 @@ pub struct Job {
     pub frames: Option<FrameRequest>,
     /// Window of the video to read, if not that of the frames.
     pub window: Option<Window>,
+    /// Rate of the images of a directory, if not that of the frames.
+    pub image_rate: Option<ImageRate>,
     /// Questions to answer, each in a prompt of its own.
     pub questions: Arc<[String]>,
     /// All questions about the video, including those answered in earlier runs: if not even the shortest fits the
     /// context, the video fails before it is decoded.
     pub all_questions: Arc<[String]>,
+}
+
+impl Job {
+    /// Makes a job of some questions about a whole video, with the plan's frames.
+    pub fn new(path: PathBuf, questions: Arc<[String]>) -> Self {
+        Self { path, frames: None, window: None, image_rate: None, all_questions: questions.clone(), questions }
+    }
+
+    /// Returns the request for frames, where the plan's is `planned`.
+    pub(super) fn request(&self, planned: &FrameRequest) -> FrameRequest {
+        let frames = self.frames.as_ref().unwrap_or(planned);
+        let image_rate = self.image_rate.or(frames.image_rate);
+        FrameRequest { window: self.window.unwrap_or(frames.window), image_rate, ..frames.clone() }
+    }
 }
 
 /// A job and its index in a run.

@@ -286,13 +286,7 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// When the video cannot be read, a frame cannot be preprocessed or encoded, or a limit is reached.
     pub fn encode_one(&self, path: &Path) -> Result<EncodedVideo, Error> {
-        let job = Job {
-            path: path.to_owned(),
-            frames: None,
-            window: None,
-            questions: Arc::new([]),
-            all_questions: Arc::new([]),
-        };
+        let job = Job::new(path.to_owned(), Arc::default());
         let one = std::iter::once((job, None));
         let (encoded, _) = self.run(one, &RunControl::default(), "wait", |inlet: &Inlet<Encoded>| inlet.recv())?;
         match encoded {

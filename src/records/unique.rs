@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn values_are_those_of_the_parser() {
-        let text = r#"{"z": [1, -2, 0.5, 1e300, 18446744073709551615, true, null, "\u00e9\n"], "a": {"z": {}, "a": []}}"#;
+        let text =
+            r#"{"z": [1, -2, 0.5, 1e300, 18446744073709551615, true, null, "\u00e9\n"], "a": {"z": {}, "a": []}}"#;
         let UniqueJson(value) = serde_json::from_str(text).expect("no key twice");
         assert_eq!(value, serde_json::from_str::<Value>(text).expect("JSON"));
         assert_eq!(value.to_string(), serde_json::from_str::<Value>(text).expect("JSON").to_string(), "keys in order");

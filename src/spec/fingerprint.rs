@@ -127,6 +127,7 @@ fn hash_file(path: &Path) -> std::io::Result<(u64, blake3::Hash)> {
 mod tests {
     use super::*;
     use crate::spec::SingleImagePlan;
+    use crate::video::ImageRate;
 
     #[test]
     fn choices_of_the_language_model_change_no_visual_fingerprint() {
@@ -150,6 +151,10 @@ mod tests {
         let streamed = Plan { stream: Some(1), ..plan.clone() };
         let (streamed_whole, streamed_visual) = prints(&streamed, "x");
         assert!(streamed_whole != whole && streamed_visual != visual);
+        // Other times of a directory's images are another video.
+        let timed = Plan { image_rate: Some(ImageRate::new(3.0).expect("above 0")), ..plan.clone() };
+        let (timed_whole, timed_visual) = prints(&timed, "x");
+        assert!(timed_whole != whole && timed_visual != visual);
         assert_ne!(prints(&plan, "y"), (whole, visual));
     }
 }

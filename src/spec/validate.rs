@@ -179,6 +179,7 @@ impl Plan {
             Sample::OneVision(rule) => Some(rule.frames),
             Sample::LlavaVideo(rule) => Some(rule.frames),
             Sample::InternVl(rule) => Some(rule.frames),
+            Sample::VideoChat2(rule) => Some(rule.frames),
             Sample::Checkpoint(rule) => Some(rule.uniform().frames),
             Sample::All => None,
         }
@@ -209,6 +210,7 @@ impl Plan {
                 | Sample::OneVision(_)
                 | Sample::LlavaVideo(_)
                 | Sample::InternVl(_)
+                | Sample::VideoChat2(_)
                 | Sample::Checkpoint(_)
                 | Sample::Times(_)
         );

@@ -1,4 +1,5 @@
-//! A directory of images as a video: one frame a file, without times, in natural order of names (numbers by value).
+//! A directory of images as a video: one frame a file, in natural order of names (numbers by value). Images have no
+//! times, unless the request has an [`ImageRate`].
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -14,9 +15,10 @@ use super::limits::{LinkedFilePolicy, ReadLimits};
 use super::pass::FrameSource;
 use super::report::Damage;
 use super::request::FrameRequest;
-use super::sample::Timeline;
+use super::sample::{FrameFact, Timeline};
 use super::timer::ReadTimer;
-use super::{StreamInfo, StreamKind, VideoInfo, standalone};
+use super::window::WindowSide;
+use super::{ImageRate, StreamInfo, StreamKind, VideoInfo, standalone};
 use crate::error::{Error, Kind};
 use crate::units::Seconds;
 
@@ -29,16 +31,19 @@ const BY_FFMPEG: [&str; 6] = ["webp", "bmp", "gif", "tif", "tiff", "ppm"];
 /// Images of a directory, read one after the other.
 pub(super) struct ImageDirectory {
     files: VecDeque<PathBuf>,
+    /// Number of files taken so far; those that do not decode keep their time.
+    n_taken: usize,
+    rate: Option<ImageRate>,
     current: Option<RgbImage>,
     damage: Damage,
     timer: Arc<ReadTimer>,
 }
 
 impl ImageDirectory {
-    pub(super) fn open(path: &Path, stream: Option<usize>, timer: &Arc<ReadTimer>) -> Result<Self, Error> {
-        check_stream(path, stream)?;
-        let files = list(path, &timer.limits())?.into();
-        Ok(Self { files, current: None, damage: Damage::default(), timer: timer.clone() })
+    pub(super) fn open(path: &Path, request: &FrameRequest, timer: &Arc<ReadTimer>) -> Result<Self, Error> {
+        check_stream(path, request.stream)?;
+        let (files, timer) = (list(path, &timer.limits())?.into(), timer.clone());
+        Ok(Self { files, n_taken: 0, rate: request.image_rate, current: None, damage: Damage::default(), timer })
     }
 
     /// Reads an image file, upright.
@@ -65,10 +70,12 @@ impl FrameSource for ImageDirectory {
     fn advance(&mut self) -> Result<Option<Option<Seconds>>, Error> {
         while let Some(file) = self.files.pop_front() {
             self.timer.begin_call();
+            let time = self.rate.map(|rate| rate.time_of(self.n_taken));
+            self.n_taken += 1;
             match self.load(&file) {
                 Ok(image) => {
                     self.current = Some(image);
-                    return Ok(Some(None));
+                    return Ok(Some(time));
                 }
                 Err(error) if error.kind() == Kind::HostMemory => return Err(error),
                 Err(error) => self.damage.note(named_in_directory(error, &file).to_string()),
@@ -96,11 +103,17 @@ fn named_in_directory(error: Error, file: &Path) -> Error {
     error.with_path_as(file, &file.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Returns the timeline of a directory. Images have no times, so a window with bounds is empty.
+/// Returns the timeline of a directory. A window with bounds is empty if the images have no times.
 pub(super) fn timeline(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Result<Timeline, Error> {
     check_stream(path, request.stream)?;
     let n_files = list(path, limits)?.len();
-    Ok(Timeline::of_count(if request.window.is_whole() { n_files } else { 0 }))
+    let Some(rate) = request.image_rate else {
+        return Ok(Timeline::of_count(if request.window.is_whole() { n_files } else { 0 }));
+    };
+    let times = (0..n_files).map(|image| rate.time_of(image));
+    let inside = times.filter(|&time| request.window.side(time) == WindowSide::Inside);
+    let frames = inside.map(|time| FrameFact { time: Some(time), is_key: true }).collect();
+    Ok(Timeline { frames, last_duration: Some(rate.time_of(1)), ..Timeline::default() })
 }
 
 /// Returns upright width and height of the image of a directory with a single image. An unreadable image is the
@@ -243,7 +256,7 @@ fn ends_with(file: &Path, extensions: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::video::Bounds;
+    use crate::video::{Bounds, Sample, Window};
 
     #[test]
     fn the_damage_of_a_directory_names_files_without_their_directory() {
@@ -252,9 +265,10 @@ mod tests {
             std::fs::write(dir.path().join(name), "no image").expect("a small file");
         }
         let timer = ReadTimer::new(Bounds::from(&ReadLimits::default()));
+        let request = FrameRequest::new(Sample::All, Window::default());
         for name in ["1.png", "2.bmp"] {
             let file = dir.path().join(name);
-            let images = ImageDirectory::open(dir.path(), None, &timer).expect("two files");
+            let images = ImageDirectory::open(dir.path(), &request, &timer).expect("two files");
             let error = named_in_directory(images.load(&file).expect_err("no image"), &file);
             assert_eq!(error.subjects().first().map(ToString::to_string).as_deref(), Some(name));
             assert!(!error.to_string().contains(&*dir.path().to_string_lossy()), "{error}");

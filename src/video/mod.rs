@@ -16,6 +16,7 @@ mod entry;
 mod error;
 mod frame;
 mod framing;
+mod image_rate;
 mod images;
 mod limits;
 mod linked;
@@ -40,6 +41,7 @@ pub mod worker;
 
 pub use encode::{ClipFormat, write_clip};
 pub use frame::Frame;
+pub use image_rate::ImageRate;
 pub use limits::{Access, Bounds, Halt, LinkedFilePolicy, Patience, ReadLimits};
 pub(crate) use media::{check_argument, library_versions};
 pub use probe::{StreamInfo, StreamKind, VideoInfo, probe};

@@ -165,7 +165,9 @@ impl DecodingPass {
             Some(time) => Ok(self.window.side(time) == WindowSide::Inside),
             None => {
                 let rule = "its frames carry no times, so --start and --end do not apply";
-                Err(Error::new(Kind::NoTimes, rule).about(&self.path))
+                let error = Error::new(Kind::NoTimes, rule);
+                let hint = "--image-rate (image_rate): images per second of a directory";
+                Err(if self.path.is_dir() { error.with_hint(hint) } else { error }.about(&self.path))
             }
         }
     }

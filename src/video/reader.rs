@@ -128,10 +128,10 @@ impl RequestReading<'_, '_, '_> {
     }
 
     fn open(&self) -> Result<Box<dyn FrameSource>, Error> {
-        let (path, stream, timer) = (self.path, self.request.stream, &self.watch.timer);
+        let (path, request, timer) = (self.path, self.request, &self.watch.timer);
         match path.is_dir() {
-            true => Ok(Box::new(ImageDirectory::open(path, stream, timer)?)),
-            false => Ok(Box::new(VideoFile::open(path, stream, &self.watch.limits, timer)?)),
+            true => Ok(Box::new(ImageDirectory::open(path, request, timer)?)),
+            false => Ok(Box::new(VideoFile::open(path, request.stream, &self.watch.limits, timer)?)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Sample, Window};
+use super::{Frame, ImageRate, Sample, Window};
 
 /// Request for frames of a video.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,12 +14,15 @@ pub struct FrameRequest {
     /// Index of the video stream among all streams. Default: the best video stream.
     #[serde(default)]
     pub stream: Option<usize>,
+    /// Rate of the images of a directory. Default: the images have no times. A video that is not a directory is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_rate: Option<ImageRate>,
 }
 
 impl FrameRequest {
     /// Requests frames of the best video stream.
     pub fn new(sample: Sample, window: Window) -> Self {
-        Self { sample, window, stream: None }
+        Self { sample, window, stream: None, image_rate: None }
     }
 }
 

@@ -38,13 +38,16 @@ type FileFacts = (u64, Option<SystemTime>);
 /// Scans the packets of a video.
 ///
 /// # Errors
-/// When the video cannot be opened.
+/// When the video cannot be opened, or is not a directory and has an image rate.
 pub fn scan(path: &Path, request: &FrameRequest, bounds: impl Into<Bounds>) -> Result<Scanned, Error> {
     Scanned::read(path, request, &mut ReadWatch::new(bounds.into(), &mut |_| Flow::Continue))
 }
 
 impl Scanned {
     pub(super) fn read(path: &Path, request: &FrameRequest, watch: &mut ReadWatch<'_>) -> Result<Self, Error> {
+        if let Some(rate) = request.image_rate {
+            rate.check_directory(path)?;
+        }
         let file = facts(path);
         let PacketScan { timeline, indexed, hides_damage, single_image } = match path.is_dir() {
             true => PacketScan {

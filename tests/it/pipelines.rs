@@ -180,7 +180,7 @@ const BROKEN: &[(&str, &[&str])] = &[
     (
         "sample: 8",
         &[
-            ":1:1: sample: wants the name of a choice, found 8; hint: one of uniform, linspace, fps, every, keyframes, times, scene, ig_vlm, all, smolvlm, one_vision, llava_video, internvl, checkpoint",
+            ":1:1: sample: wants the name of a choice, found 8; hint: one of uniform, linspace, fps, every, keyframes, times, scene, ig_vlm, all, smolvlm, one_vision, llava_video, internvl, video_chat2, checkpoint",
         ],
     ),
     ("device: gpu", &[":1:1: device: wants another form, found \"gpu\"; hint: auto, cpu, cuda, cuda:1, metal"]),

@@ -199,7 +199,7 @@ fn decoding_times_in_place_of_presentation_times_are_not_trusted() {
         let name = format!("{source} {options} {file}");
         let (source, copy) = copied(&source, options, file);
         assert_exact(&name, &copy.path, false);
-        let all = FrameRequest { sample: Sample::All, window: Window::default(), stream: None };
+        let all = FrameRequest { sample: Sample::All, window: Window::default(), stream: None, image_rate: None };
         let frames = |path: &Path| read(path, &all, Access::Auto).unwrap().frames;
         let (original, copied) = (frames(&source.path), frames(&copy.path));
         // An edit list may hide the first frames, as FFmpeg writes it for times that it made up.
@@ -221,7 +221,8 @@ fn a_stream_cut_off_its_beginning_is_decoded_whole() {
         let bytes = std::fs::read(&whole.path).unwrap();
         let cut = whole.path.with_file_name("cut.ts");
         std::fs::write(&cut, &bytes[bytes.len() / 3..]).unwrap();
-        let request = FrameRequest { sample: Sample::uniform(3), window: Window::default(), stream: None };
+        let request =
+            FrameRequest { sample: Sample::uniform(3), window: Window::default(), stream: None, image_rate: None };
         assert!(assert_same(name, &cut, &request) > 0);
     }
 }

@@ -16,7 +16,11 @@ fn read_within(path: &Path, request: &FrameRequest, limits: &ReadLimits) -> Resu
 }
 
 fn read(path: &Path, sample: &str, window: Window) -> Result<(Vec<Frame>, ReadReport), Error> {
-    read_within(path, &FrameRequest { sample: sample.parse().unwrap(), window, stream: None }, &ReadLimits::default())
+    read_within(
+        path,
+        &FrameRequest { sample: sample.parse().unwrap(), window, stream: None, image_rate: None },
+        &ReadLimits::default(),
+    )
 }
 
 fn indices(frames: &[Frame]) -> Vec<usize> {
@@ -62,7 +66,7 @@ fn frames_without_a_time_get_one_and_the_others_keep_theirs() {
         // What packets promise is what comes.
         for window in [WHOLE, Window { start: Some(Seconds(1.0)), end: Some(Seconds(2.5)) }] {
             for sample in ["fps:fps=2", "times:times=1.2+2", "uniform"] {
-                let request = FrameRequest { sample: sample.parse().unwrap(), window, stream: None };
+                let request = FrameRequest { sample: sample.parse().unwrap(), window, stream: None, image_rate: None };
                 let (frames, _) = read(&clip.path, sample, window).unwrap();
                 let scanned = scan(&clip.path, &request, &ReadLimits::default()).unwrap();
                 assert_eq!(scanned.n_sampled().unwrap(), frames.len(), "{output}: {sample}");
@@ -120,7 +124,8 @@ fn times_that_run_backwards_are_told_and_not_gone_by() {
     // By number, in the order of decoding: the parts do not interleave.
     for access in [Access::Straight, Access::Seek, Access::Auto] {
         for sample in ["uniform:frames=6", "linspace:frames=5", "every:n=40"] {
-            let request = FrameRequest { sample: sample.parse().unwrap(), window: WHOLE, stream: None };
+            let request =
+                FrameRequest { sample: sample.parse().unwrap(), window: WHOLE, stream: None, image_rate: None };
             let limits = ReadLimits { access, ..ReadLimits::default() };
             let (frames, report) = read_within(&joined, &request, &limits).unwrap();
             assert!(frames.iter().all(|frame| frame.image == all[frame.index.0].image), "{sample}");
@@ -202,7 +207,7 @@ fn a_damaged_file_gives_the_same_each_time_whatever_the_threads() {
         for kind in 0..5 {
             let path = clip.path.with_file_name(format!("{kind}-{file}"));
             std::fs::write(&path, damaged(&bytes, kind)).unwrap();
-            let request = FrameRequest { sample: Sample::All, window: WHOLE, stream: None };
+            let request = FrameRequest { sample: Sample::All, window: WHOLE, stream: None, image_rate: None };
             let read = |threads| {
                 let read = read_within(&path, &request, &ReadLimits { threads, ..ReadLimits::default() });
                 read.map(|(frames, report)| (frames, ReadReport { n_decoded: 0, ..report })).map_err(|e| e.to_string())

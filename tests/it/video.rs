@@ -10,7 +10,7 @@ use vidense::error::{Error, Kind};
 use vidense::units::{FrameIndex, Seconds};
 use vidense::video::Timeline;
 use vidense::video::{
-    Flow, Frame, FrameRequest, ReadEvent, ReadLimits, ReadReport, Sample, Window, count_frames, read_frames,
+    Flow, Frame, FrameRequest, ImageRate, ReadEvent, ReadLimits, ReadReport, Sample, Window, count_frames, read_frames,
 };
 
 use crate::harness::{ffmpeg, json, read_video, shared};
@@ -278,10 +278,44 @@ fn a_directory_of_images_is_read_by_name_and_has_no_times() {
 
     let window = Window { start: Some(Seconds(0.0)), end: None };
     let error = read(dir.path(), Sample::All, window).unwrap_err().to_string();
-    assert!(error.contains("carry no times"), "{error}");
+    assert!(error.contains("carry no times") && error.contains("hint: --image-rate"), "{error}");
     let empty = tempfile::tempdir().unwrap();
     let error = read(empty.path(), Sample::All, Window::default()).expect_err("no image");
     assert_eq!(error.kind(), Kind::NoImages);
+}
+
+/// Image `i` of a directory is shown from `i / rate` seconds on, those that do not decode included.
+#[test]
+fn images_of_a_directory_with_a_rate_have_times() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 1..=9u8 {
+        RgbImage::from_pixel(4, 4, image::Rgb([i; 3])).save(dir.path().join(format!("{i:05}.png"))).unwrap();
+    }
+    let read = |rate: f64, sample: &str, window: Window| {
+        let image_rate = Some(ImageRate::new(rate).unwrap());
+        let request = FrameRequest { image_rate, ..FrameRequest::new(sample.parse().unwrap(), window) };
+        let (frames, report) = read_video(dir.path(), &request, &ReadLimits::default()).map_err(|e| e.to_string())?;
+        let shown = frames.iter().map(|frame| (frame.image.get_pixel(0, 0).0[0], frame.time.unwrap().0)).collect();
+        Ok::<(Vec<(u8, f64)>, ReadReport), String>((shown, report))
+    };
+    let window = |start, end| Window { start: Some(Seconds(start)), end: Some(Seconds(end)) };
+    let (shown, report) = read(2.0, "all", window(1.0, 2.5)).unwrap();
+    assert_eq!(shown, [(3, 1.0), (4, 1.5), (5, 2.0)]);
+    assert_eq!((report.n_frames, report.whole_duration()), (9, Some(Seconds(4.5))));
+    assert_eq!(
+        read(2.0, "fps:fps=1", Window::default()).unwrap().0,
+        [(1, 0.0), (3, 1.0), (5, 2.0), (7, 3.0), (9, 4.0)]
+    );
+    assert_eq!(read(3.0, "times:times=0.7+1", Window::default()).unwrap().0, [(3, 2.0 / 3.0), (4, 1.0)]);
+    let error = read(2.0, "all", window(5.0, 6.0)).unwrap_err();
+    assert!(error.contains("no frame in the window 0:05.000 - 0:06.000: its 9 frames run from 0:00.000 to"), "{error}");
+    std::fs::write(dir.path().join("00002.png"), "broken").unwrap();
+    assert_eq!(read(2.0, "fps:fps=1", window(0.0, 2.0)).unwrap().0, [(1, 0.0), (3, 1.0)]);
+    let clip = ffmpeg("-f lavfi -i testsrc2=size=64x48:rate=10:duration=1 -c:v libx264 -pix_fmt yuv420p r.mp4");
+    let image_rate = Some(ImageRate::new(2.0).unwrap());
+    let request = FrameRequest { image_rate, ..FrameRequest::new(Sample::All, Window::default()) };
+    let error = read_video(&clip.path, &request, &ReadLimits::default()).unwrap_err().to_string();
+    assert!(error.contains("r.mp4: image_rate (--image-rate) gives the images of a directory times"), "{error}");
 }
 
 #[test]

@@ -131,6 +131,7 @@ impl<'s, 'r> Feed<'s, 'r> {
             path: item.path.clone(),
             frames: None,
             window: item.window,
+            image_rate: item.image_rate,
             questions: texts(&questions),
             all_questions: texts(&unique),
         };

@@ -13,7 +13,7 @@ use crate::engine::FinishReason;
 use crate::fetch::{is_web_url, shown_url};
 use crate::pipeline::{Answer, EncodedVideo, FrameStamp, ItemError, Timings};
 use crate::units::{Seconds, Tokens};
-use crate::video::Damage;
+use crate::video::{Damage, ImageRate};
 
 /// Stage of failures to list an entry of the archive.
 pub(crate) const LIST: &str = "list";
@@ -33,6 +33,9 @@ pub struct ResultRecord {
     /// End of the window.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end: Option<Seconds>,
+    /// Rate of the images of a directory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub image_rate: Option<ImageRate>,
     /// Id of the question.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub question_id: Option<String>,
@@ -160,6 +163,7 @@ impl ResultRecord {
             video: item.video.clone(),
             start: window.start,
             end: window.end,
+            image_rate: item.image_rate,
             question_id: question.and_then(|question| question.id.clone()),
             question: question.map(|question| question.question.clone()),
             outcome,
@@ -218,7 +222,8 @@ impl ResultRecord {
     }
 
     fn of_entry(item: Id, video: String, outcome: RecordOutcome) -> Self {
-        Self { item, video, start: None, end: None, question_id: None, question: None, outcome }
+        let (start, end, image_rate) = (None, None, None);
+        Self { item, video, start, end, image_rate, question_id: None, question: None, outcome }
     }
 
     /// Returns the key, equal for all attempts: the identity of the question about the item, or of the item.
@@ -278,7 +283,7 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_they_were_written() {
-        let answered = r#"{"item":"00000000000000000000000000000001","video":"a.mp4","start":0.1,"question":"Why?","answer":"so","token_ids":[1,2],"finish_reason":"stop","frames":[{"index":3,"time_seconds":0.30000000000000004}],"prompt_tokens":9,"visual_tokens":64}"#;
+        let answered = r#"{"item":"00000000000000000000000000000001","video":"a.mp4","start":0.1,"image_rate":2.5,"question":"Why?","answer":"so","token_ids":[1,2],"finish_reason":"stop","frames":[{"index":3,"time_seconds":0.30000000000000004}],"prompt_tokens":9,"visual_tokens":64}"#;
         let failed = r#"{"item":"000000000000000000000000000000ff","video":"b.mp4","error":{"stage":"decode","kind":"empty","cause":"b.mp4: the file is empty (0 bytes)","hint":"copy it again"}}"#;
         for line in [answered, failed] {
             let record: ResultRecord = serde_json::from_str(line).expect("a record");
@@ -297,7 +302,7 @@ mod tests {
     fn a_failure_names_its_item_as_in_the_archive_and_keeps_the_hint_apart() {
         let root = std::path::Path::new("/mnt/archive/a");
         let (video, path) = ("a".to_owned(), root.to_owned());
-        let item = ArchiveItem { id: Id(1), video, path, window: None, questions: Vec::new() };
+        let item = ArchiveItem { id: Id(1), video, ..ArchiveItem::new(b"a", path, None) };
         let rule = "/mnt/archive/a says `bad; hint: none`";
         let error = Error::new(Kind::NotMedia, rule).with_hint("copy it").about(root.join("1.png"));
         let failure = FailureRecord::of(&item, &ItemError { stage: "decode", error });

@@ -80,13 +80,7 @@ impl RunCommand {
         let (mut n_failed, mut n_done, mut printed) = (0, 0, Ok(()));
         let on_span = trace.as_ref().map(trace::Trace::listener);
         let questions: Arc<[String]> = self.questions.clone().into();
-        let jobs = self.videos.iter().map(|path| Job {
-            path: path.clone(),
-            frames: None,
-            window: None,
-            questions: questions.clone(),
-            all_questions: questions.clone(),
-        });
+        let jobs = self.videos.iter().map(|path| Job::new(path.clone(), questions.clone()));
         let (limits, isolation) =
             (self.limits.limits(Supervision::Attended)?, self.limits.isolation(Supervision::Attended)?);
         let wants_times = self.timings || self.json || self.trace.is_some() || limits.has_times();

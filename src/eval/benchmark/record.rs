@@ -211,6 +211,7 @@ mod tests {
             id: id.to_owned(),
             video: VideoLookup::new(Path::new("v"), "a"),
             clip: crate::video::Window::default(),
+            image_rate: None,
             question: "what?".to_owned(),
             options,
             reference: QuestionReference::Choice(right),

@@ -8,7 +8,7 @@ use super::prompt::BenchmarkPrompt;
 use crate::batch::{ArchiveItem, BatchQuestion};
 use crate::error::{Error, Kind, Result};
 use crate::eval::dataset::{BenchmarkQuestion, VideoCoverage, read_subtitles};
-use crate::video::Window;
+use crate::video::{ImageRate, Window};
 
 /// Questions about one video or clip.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub struct BenchmarkVideo {
     pub path: PathBuf,
     /// Part of the video.
     pub clip: Window,
+    /// Rate of the images of a directory.
+    pub image_rate: Option<ImageRate>,
     /// Indices of the questions.
     pub questions: Vec<usize>,
     /// Prompt of each question.
@@ -43,7 +45,7 @@ impl BenchmarkTasks {
         let mut tasks = Self::default();
         let mut paths = HashMap::new();
         let mut subtitles: HashMap<&Path, Vec<String>> = HashMap::new();
-        let mut by_clip: BTreeMap<(PathBuf, String), usize> = BTreeMap::new();
+        let mut by_clip: BTreeMap<(PathBuf, String, Option<u64>), usize> = BTreeMap::new();
         for (index, question) in questions.iter().enumerate() {
             let path = paths.entry(&question.video).or_insert_with(|| question.video.find(data));
             let Some(path) = path else {
@@ -59,9 +61,11 @@ impl BenchmarkTasks {
             let lines = question.subtitles.as_deref().and_then(|file| subtitles.get(file));
             let lines = lines.map_or(&[][..], Vec::as_slice);
             let text = prompt.text_of(question, lines);
-            let at = *by_clip.entry((path.clone(), question.clip.to_string())).or_insert_with(|| {
-                let (path, clip) = (path.clone(), question.clip);
-                tasks.videos.push(BenchmarkVideo { path, clip, questions: Vec::new(), prompts: Vec::new() });
+            let rate = question.image_rate.map(|rate| rate.per_second().to_bits());
+            let at = *by_clip.entry((path.clone(), question.clip.to_string(), rate)).or_insert_with(|| {
+                let (path, clip, image_rate) = (path.clone(), question.clip, question.image_rate);
+                let (questions, prompts) = (Vec::new(), Vec::new());
+                tasks.videos.push(BenchmarkVideo { path, clip, image_rate, questions, prompts });
                 tasks.videos.len() - 1
             });
             tasks.videos[at].questions.push(index);
@@ -107,7 +111,8 @@ impl BenchmarkVideo {
             id: Some(questions[question].id.clone()),
             question: prompt.to_owned(),
         });
-        ArchiveItem { questions: asked.collect(), ..ArchiveItem::new(name, self.path.clone(), window) }
+        let item = ArchiveItem::new(name, self.path.clone(), window).with_image_rate(self.image_rate);
+        ArchiveItem { questions: asked.collect(), ..item }
     }
 
     /// Lists the index and the prompt of each question.

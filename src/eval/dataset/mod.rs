@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use crate::video::Window;
+use crate::video::{ImageRate, Window};
 
 pub use ego_schema::EgoSchemaFiles;
 pub use format::DatasetFormat;
@@ -68,6 +68,8 @@ pub struct BenchmarkQuestion {
     pub video: VideoLookup,
     /// Part of the video that the question is about.
     pub clip: Window,
+    /// Rate of the images of a video that is a directory.
+    pub image_rate: Option<ImageRate>,
     /// Text of the question, without its options.
     pub question: String,
     /// Options; empty for an open question.
@@ -95,6 +97,7 @@ impl BenchmarkQuestion {
             id: id.into(),
             video,
             clip: Window::default(),
+            image_rate: None,
             question: question.to_owned(),
             options: ChoiceOptions::default(),
             reference: QuestionReference::Texts(vec![reference.to_owned()]),

@@ -1,5 +1,5 @@
 //! Files of questions with reference answers, as `vidense eval` and `vidense world` know them: JSON objects or a table
-//! with `video`, `question`, `answer`, and optionally `type` and `question_id`.
+//! with `video`, `question`, `answer`, and optionally `type`, `question_id` and `image_rate`.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ impl QuestionFiles {
         let path = directory.file(&self.questions);
         let (beside, dir) = (path.parent().unwrap_or(Path::new("")), self.questions.parent().unwrap_or(Path::new("")));
         let questions = (1..).zip(read_questions(&path)?).map(|(number, asked)| {
-            let EvalQuestion { video, id, question, answer, kind } = asked;
+            let EvalQuestion { video, image_rate, id, question, answer, kind } = asked;
             let id = id.unwrap_or_else(|| number.to_string());
             let outside = || {
                 let rule = format!("the video {} is not below the directory of the questions", video.display());
@@ -36,7 +36,7 @@ impl QuestionFiles {
             };
             let name = video.strip_prefix(beside).ok().and_then(Path::to_str).ok_or_else(outside)?;
             let video = VideoLookup::new(dir, name);
-            Ok(BenchmarkQuestion { kind, ..BenchmarkQuestion::open(id, video, &question, &answer) })
+            Ok(BenchmarkQuestion { kind, image_rate, ..BenchmarkQuestion::open(id, video, &question, &answer) })
         });
         Ok(DatasetQuestions { questions: questions.collect::<Result<_>>()?, ..DatasetQuestions::default() })
     }

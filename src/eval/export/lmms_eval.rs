@@ -47,7 +47,8 @@ struct TaskQuestion<'a> {
 /// system text and the beginning of answers of the benchmark.
 ///
 /// # Errors
-/// A name other than of letters, digits and underscores; questions about clips, whose times lmms-eval does not send;
+/// A name other than of letters, digits and underscores; questions about clips or directories with a rate, which lmms-eval does
+/// not send;
 /// questions without a published answer; a path that is not UTF-8; a directory that cannot be written.
 pub fn write_lmms_task(benchmark: &ExportedBenchmark<'_>, name: &str, out: &Path) -> Result<()> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -56,8 +57,13 @@ pub fn write_lmms_task(benchmark: &ExportedBenchmark<'_>, name: &str, out: &Path
     }
     let mut lines = Vec::new();
     for video in &benchmark.tasks.videos {
-        if video.clip != Window::default() {
-            let rule = "lmms-eval does not send the times of a clip to its model `openai`";
+        let unsent = match (video.clip != Window::default(), video.image_rate.is_some()) {
+            (true, _) => Some("the times of a clip"),
+            (false, true) => Some("the rate of a directory's images"),
+            (false, false) => None,
+        };
+        if let Some(unsent) = unsent {
+            let rule = format!("lmms-eval does not send {unsent} to its model `openai`");
             return Err(Error::invalid(rule).about(&video.path));
         }
         let path = std::path::absolute(&video.path).map_err(Error::io(&video.path))?;

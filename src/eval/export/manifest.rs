@@ -8,6 +8,7 @@ use super::{ExportedBenchmark, add_line, text_of};
 use crate::batch::BatchQuestion;
 use crate::error::Result;
 use crate::units::Seconds;
+use crate::video::ImageRate;
 
 /// File name of the manifest.
 const MANIFEST: &str = "manifest.jsonl";
@@ -20,6 +21,8 @@ struct ManifestLine<'a> {
     start: Option<Seconds>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_rate: Option<ImageRate>,
     questions: &'a [BatchQuestion],
 }
 
@@ -36,7 +39,10 @@ pub fn write_manifest(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<(
         text_of(&item.path)?;
         let window = item.window.unwrap_or_default();
         let (video, questions) = (item.video.as_str(), item.questions.as_slice());
-        add_line(&mut lines, &ManifestLine { video, start: window.start, end: window.end, questions })?;
+        add_line(
+            &mut lines,
+            &ManifestLine { video, start: window.start, end: window.end, image_rate: item.image_rate, questions },
+        )?;
     }
     benchmark.write(out, MANIFEST, &lines)?;
     benchmark.write_pipeline(out)

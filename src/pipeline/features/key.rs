@@ -87,7 +87,7 @@ fn add_directory(hasher: &mut blake3::Hasher, path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::units::Seconds;
-    use crate::video::Sample;
+    use crate::video::{ImageRate, Sample};
     use std::time::{Duration, SystemTime};
 
     #[test]
@@ -113,6 +113,9 @@ mod tests {
         };
         assert_ne!(other(4), key("m", &a, &whole));
         assert_ne!(other(4), other(5));
+        let own = FrameRequest::new(Sample::uniform(4), whole);
+        let rated = FrameRequest { image_rate: ImageRate::new(3.0).ok(), ..own };
+        assert_ne!(FeatureKey::of("m", &a, &whole, Some(&rated)).expect("it is there"), other(4));
         assert_ne!(key("m", &a, &whole), key("m", &write("c", b"12346"), &whole));
         // Only the last byte of a long file differs.
         let mut long = vec![0; 200 << 10];

@@ -24,7 +24,7 @@ impl FrameOptions {
         let window = self.window(plan.window)?;
         let sample = self.rule(&plan.sample, limit)?;
         sample.check()?;
-        Ok(FrameRequest { sample, window, stream: plan.stream })
+        Ok(FrameRequest { sample, window, ..plan.clone() })
     }
 
     /// Returns the rule that chooses among frames sent as a list; `None` takes all of them.
@@ -140,6 +140,7 @@ fn fixed_count(rule: &Sample) -> Option<usize> {
         Sample::OneVision(rule) => Some(rule.frames),
         Sample::LlavaVideo(rule) => Some(rule.frames),
         Sample::InternVl(rule) => Some(rule.frames),
+        Sample::VideoChat2(rule) => Some(rule.frames),
         Sample::Checkpoint(rule) => Some(rule.uniform().frames),
         Sample::Fps(rule) => Some(rule.max),
         Sample::Every(rule) => Some(rule.max),

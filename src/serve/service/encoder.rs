@@ -145,9 +145,8 @@ impl EncoderFeed<'_> {
                 continue;
             }
             lock(self.underway).insert(number, job);
-            let (questions, all_questions) = (Arc::default(), Arc::default());
             let frames = Some(media.request.clone());
-            return Some(Job { path: media.path.clone(), frames, window: None, questions, all_questions });
+            return Some(Job { frames, ..Job::new(media.path.clone(), Arc::default()) });
         }
     }
 

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::files::MINI;
 use crate::spec::yaml::print_yaml;
 use crate::temporal::Temporal;
-use crate::video::{FrameRequest, Sample, Window};
+use crate::video::{FrameRequest, ImageRate, Sample, Window};
 use crate::vlm::Unused;
 
 pub(super) use decoder::QUESTION;
@@ -64,6 +64,11 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 65535))]
     pub stream: Option<usize>,
+    /// Images per second of videos that are directories of images, which have no times otherwise: image `i` of the
+    /// natural order, from 0, is shown from `i / image_rate` seconds on. A video that is not a directory is refused.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_rate: Option<ImageRate>,
     /// Fit of a frame to the tower's square input. Default: `checkpoint`.
     pub preprocess: PreprocessPlan,
     /// Connector: the fusion of the tower's layers. Default: `checkpoint`.
@@ -103,6 +108,7 @@ impl Default for Plan {
             sample: None,
             window: Window::default(),
             stream: None,
+            image_rate: None,
             preprocess: PreprocessPlan::Checkpoint,
             connector: ConnectorPlan::Checkpoint,
             temporal: None,
@@ -118,15 +124,16 @@ impl Default for Plan {
 impl Plan {
     /// Returns the request for frames.
     pub fn frames(&self) -> FrameRequest {
-        FrameRequest { sample: self.sample(), window: self.window, stream: self.stream }
+        FrameRequest { sample: self.sample(), window: self.window, stream: self.stream, image_rate: self.image_rate }
     }
 
     /// Returns the choices alone that decide which weights are loaded and where: plans that agree on them share a
     /// loaded model.
     #[must_use]
     pub fn of_weights(&self) -> Self {
-        let Self { sample, window, stream, temporal, single_image, prompt, generate, exec, .. } = Self::default();
-        Self { sample, window, stream, temporal, single_image, prompt, generate, exec, ..self.clone() }
+        let Self { sample, window, stream, image_rate, temporal, single_image, prompt, generate, exec, .. } =
+            Self::default();
+        Self { sample, window, stream, image_rate, temporal, single_image, prompt, generate, exec, ..self.clone() }
     }
 
     /// Returns the choices alone that decide which frames are encoded and how, up to the temporal strategy: resolved

@@ -146,6 +146,34 @@ impl SamplingRule for InternVlSampling {
     }
 }
 
+/// `video_chat2` (`get_index` of VideoChat2's evaluation of MVBench): with `s = (total - 1) / frames`, index
+/// `int(s / 2 + round(s i))`, half to even. An index occurs several times in a video of fewer frames, as in the
+/// reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct VideoChat2Sampling {
+    /// Number of frames. Default: `16`, the number of the reference.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub frames: usize,
+}
+
+impl Default for VideoChat2Sampling {
+    fn default() -> Self {
+        Self { frames: 16 }
+    }
+}
+
+impl SamplingRule for VideoChat2Sampling {
+    fn indices(&self, timeline: &Timeline) -> Result<Vec<usize>> {
+        let step = (timeline.len() - 1) as f64 / self.frames as f64;
+        Ok((0..self.frames).map(|i| (step / 2.0 + (step * i as f64).round_ties_even()) as usize).collect())
+    }
+
+    fn check(&self) -> Result<()> {
+        check_frames(self.frames)
+    }
+}
+
 /// `checkpoint`: the rule of the checkpoint's own family, or `uniform` of a family without a rule. A plan is resolved
 /// to the rule itself once its model is known; until then this rule equals `uniform`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -214,6 +242,17 @@ mod tests {
         let internvl = |total, frames| InternVlSampling { frames }.indices(&timeline(total, 8.0)).expect("it counts");
         assert_eq!(internvl(60, 5), [6, 18, 30, 42, 54]);
         assert_eq!((internvl(10, 4), internvl(2, 8)), (vec![1, 3, 6, 8], vec![0, 1]));
+    }
+
+    /// Expects the results of `get_index` without a bound, with numpy 2.
+    #[test]
+    fn video_chat2_samples_as_its_notebook_does() {
+        let indices =
+            |total, frames| VideoChat2Sampling { frames }.indices(&Timeline::of_count(total)).expect("counts");
+        assert_eq!(indices(60, 8), [3, 10, 18, 25, 33, 40, 47, 55]);
+        assert_eq!(indices(61, 16), [1, 5, 9, 12, 16, 20, 23, 27, 31, 35, 39, 42, 46, 50, 53, 57]);
+        assert_eq!((indices(10, 4), indices(1, 4)), (vec![1, 3, 5, 8], vec![0; 4]));
+        assert_eq!(indices(3, 8), [0, 0, 0, 1, 1, 1, 2, 2]);
     }
 
     #[test]

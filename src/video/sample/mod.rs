@@ -23,7 +23,7 @@ use crate::error::{About, Error, Kind, Result};
 use crate::units::linspace;
 
 pub use family::CheckpointFrameSampling;
-pub(crate) use family::{InternVlSampling, LlavaVideoSampling, OneVisionSampling, SmolVlmSampling};
+pub(crate) use family::{InternVlSampling, LlavaVideoSampling, OneVisionSampling, SmolVlmSampling, VideoChat2Sampling};
 pub use rules::TimesSampling;
 pub(crate) use rules::{
     EverySampling, FpsSampling, IgVlmSampling, KeyframesSampling, LinspaceSampling, UniformSampling,
@@ -64,6 +64,8 @@ pub enum Sample {
     /// Middles of equal parts, as in InternVL's processor.
     #[serde(rename = "internvl")]
     InternVl(InternVlSampling),
+    /// Middles of equal parts, as in VideoChat2's evaluation of MVBench.
+    VideoChat2(VideoChat2Sampling),
     /// Rule of the checkpoint's own family.
     Checkpoint(CheckpointFrameSampling),
 }
@@ -85,7 +87,7 @@ trait SamplingRule {
 
 impl Sample {
     /// Returns every rule, with its default options.
-    pub fn all() -> [Self; 14] {
+    pub fn all() -> [Self; 15] {
         [
             Self::Uniform(UniformSampling::default()),
             Self::Linspace(LinspaceSampling::default()),
@@ -100,6 +102,7 @@ impl Sample {
             Self::OneVision(OneVisionSampling::default()),
             Self::LlavaVideo(LlavaVideoSampling::default()),
             Self::InternVl(InternVlSampling::default()),
+            Self::VideoChat2(VideoChat2Sampling::default()),
             Self::Checkpoint(CheckpointFrameSampling::default()),
         ]
     }
@@ -121,7 +124,8 @@ impl Sample {
             | Self::IgVlm(IgVlmSampling { frames, .. })
             | Self::OneVision(OneVisionSampling { frames })
             | Self::LlavaVideo(LlavaVideoSampling { frames })
-            | Self::InternVl(InternVlSampling { frames }) => *frames = n,
+            | Self::InternVl(InternVlSampling { frames })
+            | Self::VideoChat2(VideoChat2Sampling { frames }) => *frames = n,
             Self::Checkpoint(CheckpointFrameSampling { frames }) => *frames = Some(n),
             Self::Fps(FpsSampling { max, .. })
             | Self::Every(EverySampling { max, .. })
@@ -142,7 +146,8 @@ impl Sample {
             | Self::IgVlm(IgVlmSampling { frames, .. })
             | Self::OneVision(OneVisionSampling { frames })
             | Self::LlavaVideo(LlavaVideoSampling { frames })
-            | Self::InternVl(InternVlSampling { frames }) => Some(*frames),
+            | Self::InternVl(InternVlSampling { frames })
+            | Self::VideoChat2(VideoChat2Sampling { frames }) => Some(*frames),
             Self::Checkpoint(CheckpointFrameSampling { frames }) => *frames,
             Self::Fps(FpsSampling { max, .. })
             | Self::Every(EverySampling { max, .. })
@@ -168,6 +173,7 @@ impl Sample {
             Self::OneVision(rule) => rule,
             Self::LlavaVideo(rule) => rule,
             Self::InternVl(rule) => rule,
+            Self::VideoChat2(rule) => rule,
             Self::Checkpoint(rule) => rule,
         }
     }

@@ -8,7 +8,7 @@ use crate::video::error::TimeFall;
 /// Facts about a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FrameFact {
-    /// Presentation time; `None` for an image of a directory.
+    /// Presentation time; `None` for an image of a directory without a rate.
     pub time: Option<Seconds>,
     /// Whether the frame is a keyframe, which the codec stores whole.
     pub is_key: bool,

@@ -141,7 +141,7 @@ fn ego_schema_is_scored_on_the_published_answers_only() {
 }
 
 #[test]
-fn mvbench_reads_tasks_with_clips_and_refuses_clips_of_frames() {
+fn mvbench_reads_tasks_with_clips_and_refuses_clips_of_images_without_a_rate() {
     let files = [
         (
             "json/action_sequence.json",
@@ -165,8 +165,15 @@ fn mvbench_reads_tasks_with_clips_and_refuses_clips_of_frames() {
     );
     assert_eq!((found[0].clip.start, found[0].clip.end), (Some(Seconds(1.5)), Some(Seconds(4.0))));
     let error = read("episodic_reasoning", "tvqa", "").unwrap_err();
-    assert!(error.contains("the clip of a directory of frames") && error.contains("hint: clips: whole"), "{error}");
-    assert_eq!(read("episodic_reasoning", "tvqa", ", clips: whole").unwrap()[0].clip, Default::default());
+    assert!(error.contains("the clip of a directory of images") && error.contains("hint: image_rate: 3"), "{error}");
+    let found = read("episodic_reasoning", "tvqa", ", clips: whole").unwrap();
+    assert_eq!((found[0].clip, found[0].image_rate), Default::default());
+    // Images 1 to 6, both included: from 0 s to the end of the sixth.
+    let found = read("episodic_reasoning", "tvqa", ", image_rate: 3").unwrap();
+    assert_eq!((found[0].clip.start, found[0].clip.end), (Some(Seconds(0.0)), Some(Seconds(2.0))));
+    assert_eq!(found[0].image_rate.map(|rate| rate.per_second()), Some(3.0));
+    // A file has times of its own.
+    assert_eq!(read("action_sequence", "star", ", image_rate: 3").unwrap()[0].image_rate, None);
 }
 
 #[test]
@@ -356,7 +363,10 @@ fn keys_that_come_twice_are_refused_by_name() {
             "rextime: { questions: rex.json, answers: rex.jsonl, activitynet: v, qvhighlights: v }",
             "rex.jsonl: line 2: the key `ans` comes twice at line 1 column ",
         ),
-        ("next_gqa: { questions: gqa.csv, spans: gsub.json, videos: v }", "gsub.json: the key `8` comes twice at line 1 "),
+        (
+            "next_gqa: { questions: gqa.csv, spans: gsub.json, videos: v }",
+            "gsub.json: the key `8` comes twice at line 1 ",
+        ),
     ] {
         let error = read(&replica, format).unwrap_err();
         assert!(error.starts_with(expected), "{format}: {error}");

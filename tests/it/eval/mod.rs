@@ -1,5 +1,6 @@
 //! Evaluation on benchmarks.
 
+mod directories;
 mod exports;
 mod formats;
 mod judge;

@@ -20,14 +20,14 @@ use self::objects::{ManifestLines, entries_of_array, parse_object, parse_path};
 use self::rows::ManifestRows;
 use self::text::MAX_LINE;
 use super::{ArchiveEntry, ArchiveUrls, FailedEntry, ManifestFormat};
-use crate::batch::item::{ArchiveItem, Id, readable};
+use crate::batch::item::ArchiveItem;
 use crate::batch::questions::BatchQuestion;
 use crate::error::{About as _, Error};
 use crate::fetch::check_url;
 use crate::files::placeholder;
 use crate::records::{decode, delimiter, is_utf_16, parse_array, utf_16_error};
 use crate::units::Seconds;
-use crate::video::Window;
+use crate::video::{ImageRate, Window};
 
 /// Maximum number of bytes of a path.
 const MAX_PATH: usize = 4096;
@@ -116,6 +116,15 @@ pub(super) struct ManifestPaths {
     pub(super) urls: ArchiveUrls,
 }
 
+/// How an entry's video is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct EntryReading {
+    /// Part of the video.
+    window: Option<Window>,
+    /// Rate of the images of a directory.
+    image_rate: Option<ImageRate>,
+}
+
 /// Name of a manifest, and the meaning of its paths.
 struct ManifestSource {
     name: String,
@@ -132,7 +141,7 @@ impl ManifestSource {
     ///
     /// # Errors
     /// A missing or overlong path, a URL that breaks a rule of notation, or an empty question.
-    fn item(&self, video: &[u8], window: Option<Window>, questions: Vec<BatchQuestion>) -> Result<ArchiveEntry, Error> {
+    fn item(&self, video: &[u8], reading: EntryReading, questions: Vec<BatchQuestion>) -> Result<ArchiveEntry, Error> {
         if video.is_empty() {
             return Err(Error::invalid("the video has no name"));
         }
@@ -147,13 +156,8 @@ impl ManifestSource {
             Some(url) => check_url(url).map(|()| PathBuf::from(url))?,
             None => self.paths.root.join(to_path(video)),
         };
-        Ok(ArchiveEntry::Item(ArchiveItem {
-            id: Id::of_item(video, window.as_ref()),
-            video: readable(video),
-            path,
-            window,
-            questions,
-        }))
+        let item = ArchiveItem::new(video, path, reading.window).with_image_rate(reading.image_rate);
+        Ok(ArchiveEntry::Item(ArchiveItem { questions, ..item }))
     }
 }
 

@@ -8,12 +8,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::text::ManifestText;
-use super::{ManifestSource, window};
+use super::{EntryReading, ManifestSource, window};
 use crate::batch::archive::ArchiveEntry;
 use crate::batch::questions::BatchQuestion;
 use crate::error::{Error, Kind};
 use crate::records::{decode, parse_record, unique_map};
 use crate::units::Seconds;
+use crate::video::ImageRate;
 
 /// Entry of a line or an object, and its unused keys.
 pub(super) struct ParsedEntry {
@@ -99,7 +100,7 @@ pub(super) fn entries_of_array(
 
 /// Parses a line that is a path.
 pub(super) fn parse_path(source: &ManifestSource, line: &[u8]) -> Result<ParsedEntry, Error> {
-    Ok(ParsedEntry { entry: source.item(line, None, Vec::new())?, unused: Vec::new() })
+    Ok(ParsedEntry { entry: source.item(line, EntryReading::default(), Vec::new())?, unused: Vec::new() })
 }
 
 /// Parses a line that is a JSON object.
@@ -116,6 +117,7 @@ struct ManifestObject {
     start: Option<Seconds>,
     #[serde(default, deserialize_with = "time")]
     end: Option<Seconds>,
+    image_rate: Option<ImageRate>,
     question: Option<String>,
     question_id: Option<String>,
     #[serde(default)]
@@ -134,12 +136,13 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Seconds>, D
 }
 
 fn entry_of_object(source: &ManifestSource, object: ManifestObject) -> Result<ParsedEntry, Error> {
-    let ManifestObject { video, start, end, question, mut question_id, mut questions, mut rest } = object;
+    let ManifestObject { video, start, end, image_rate, question, mut question_id, mut questions, mut rest } = object;
     // Beside a question, `id` is the question's.
     if question.is_some() && question_id.is_none() && rest.get("id").is_some_and(Value::is_string) {
         question_id = rest.remove("id").and_then(|id| id.as_str().map(str::to_owned));
     }
     questions.extend(question.map(|question| BatchQuestion { id: question_id, question }));
-    let entry = source.item(video.as_bytes(), window(start, end)?, questions)?;
+    let reading = EntryReading { window: window(start, end)?, image_rate };
+    let entry = source.item(video.as_bytes(), reading, questions)?;
     Ok(ParsedEntry { entry, unused: rest.into_keys().collect() })
 }

@@ -3,13 +3,13 @@
 use std::io::{self, BufRead};
 
 use super::text::{MAX_LINE, ManifestLine, ManifestText};
-use super::{ManifestSource, VIDEO, window};
+use super::{EntryReading, ManifestSource, VIDEO, window};
 use crate::batch::archive::ArchiveEntry;
 use crate::batch::questions::BatchQuestion;
 use crate::error::{Error, Kind};
 use crate::records::{TableFault, cells, check_width, delimiter, find_fault, header_hint};
 use crate::units::Seconds;
-use crate::video::Window;
+use crate::video::ImageRate;
 
 /// Maximum number of lines of a row with quoted cells.
 const MAX_LINES_OF_ROW: usize = 100;
@@ -32,6 +32,7 @@ struct ManifestColumns {
     video: usize,
     start: Option<usize>,
     end: Option<usize>,
+    image_rate: Option<usize>,
     question: Option<usize>,
     question_id: Option<usize>,
     /// Number of columns.
@@ -48,7 +49,7 @@ struct RowText {
 struct ManifestRow {
     line: u64,
     video: Vec<u8>,
-    window: Option<Window>,
+    reading: EntryReading,
     question: Option<BatchQuestion>,
 }
 
@@ -129,11 +130,13 @@ impl<R: BufRead> ManifestRows<R> {
         };
         let time = |column| text(column)?.map(|text| text.parse::<Seconds>()).transpose();
         let window = window(time(self.columns.start)?, time(self.columns.end)?)?;
+        let image_rate = text(self.columns.image_rate)?.map(|text| text.parse::<ImageRate>()).transpose()?;
+        let reading = EntryReading { window, image_rate };
         let id = text(self.columns.question_id)?;
         let question = text(self.columns.question)?.map(|question| BatchQuestion { id, question });
         let video = cells.get(self.columns.video).unwrap_or_default().to_vec();
-        self.source.item(&video, window, question.iter().cloned().collect())?;
-        Ok(ManifestRow { line, video, window, question })
+        self.source.item(&video, reading, question.iter().cloned().collect())?;
+        Ok(ManifestRow { line, video, reading, question })
     }
 }
 
@@ -151,14 +154,14 @@ impl<R: BufRead> Iterator for ManifestRows<R> {
         let mut questions: Vec<BatchQuestion> = first.question.into_iter().collect();
         while let Some(next) = self.next_row() {
             match next {
-                Ok(row) if row.video == first.video && row.window == first.window => questions.extend(row.question),
+                Ok(row) if row.video == first.video && row.reading == first.reading => questions.extend(row.question),
                 other => {
                     self.ahead = Some(other);
                     break;
                 }
             }
         }
-        let item = self.source.item(&first.video, first.window, questions);
+        let item = self.source.item(&first.video, first.reading, questions);
         Some(item.unwrap_or_else(|error| self.source.failed(first.line, &error)))
     }
 }
@@ -171,6 +174,7 @@ impl ManifestColumns {
             video: VIDEO.iter().find_map(|name| find(name))?,
             start: find("start"),
             end: find("end"),
+            image_rate: find("image_rate"),
             question: find("question"),
             // Without a question, `id` is not that of a question.
             question_id: find("question_id").or_else(|| find("question").and_then(|_| find("id"))),
@@ -180,7 +184,7 @@ impl ManifestColumns {
 
     /// Returns the names of the unused columns.
     fn unused(&self, names: &[String]) -> Vec<String> {
-        let used = [Some(self.video), self.start, self.end, self.question, self.question_id];
+        let used = [Some(self.video), self.start, self.end, self.image_rate, self.question, self.question_id];
         let unused = names.iter().enumerate().filter(|(i, _)| !used.contains(&Some(*i)));
         unused.map(|(_, name)| name.clone()).collect()
     }

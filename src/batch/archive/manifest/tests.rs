@@ -72,6 +72,28 @@ not json
 }
 
 #[test]
+fn images_of_directories_have_rates() {
+    let rates = |found: &[ArchiveEntry]| {
+        found.iter().map(|entry| item(entry).image_rate.map(|rate| rate.per_second())).collect::<Vec<_>>()
+    };
+    let lines = b"{\"video\": \"a\", \"image_rate\": 3, \"start\": 1}\n{\"video\": \"a\", \"start\": 1}\n{\"video\": \"a\", \"image_rate\": 0}\n";
+    let found = listed("jsonl", lines);
+    assert_eq!(rates(&found[..2]), [Some(3.0), None]);
+    assert_ne!(item(&found[0]).id, item(&found[1]).id, "a rate is part of the identity");
+    assert!(cause(&found[2]).starts_with("3: invalid rate of 0 images a second"), "{:?}", found[2]);
+    let found = listed("csv", b"video,image_rate,question\na,3,x?\na,3,y?\na,2.5,x?\na,,x?\na,x,x?\n");
+    assert_eq!(rates(&found[..3]), [Some(3.0), Some(2.5), None]);
+    assert_eq!(item(&found[0]).questions.len(), 2);
+    assert!(cause(&found[3]).starts_with("6: invalid image rate `x`"), "{:?}", found[3]);
+    let found = listed(
+        "jsonl",
+        b"{\"video\": \"a\", \"image_rate\": 3, \"image_rate\": 4}\n{\"video\": \"a\", \"x\": 3, \"x\": 4}\n",
+    );
+    assert!(cause(&found[0]).contains("image_rate"), "{:?}", found[0]);
+    assert!(cause(&found[1]).contains("the key `x` comes twice"), "{:?}", found[1]);
+}
+
+#[test]
 fn adjacent_rows_about_one_video_are_one_item() {
     let text = b"video, start,end,question,score\na.mp4,,,\"x, y?\",1\na.mp4,,,z?,2\na.mp4,1,2,z?,3\nb.mp4,x,,z?,4\n\nc.mp4\n,,,q,5\n";
     let found = listed("csv", text);
