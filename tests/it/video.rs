@@ -301,7 +301,10 @@ fn images_of_a_directory_with_a_rate_have_times() {
     let window = |start, end| Window { start: Some(Seconds(start)), end: Some(Seconds(end)) };
     let (shown, report) = read(2.0, "all", window(1.0, 2.5)).unwrap();
     assert_eq!(shown, [(3, 1.0), (4, 1.5), (5, 2.0)]);
-    assert_eq!((report.n_frames, report.whole_duration()), (9, Some(Seconds(4.5))));
+    assert_eq!(
+        (report.n_frames, report.times, report.last_duration),
+        (9, Some((Seconds(0.0), Seconds(4.0))), Some(Seconds(0.5)))
+    );
     assert_eq!(
         read(2.0, "fps:fps=1", Window::default()).unwrap().0,
         [(1, 0.0), (3, 1.0), (5, 2.0), (7, 3.0), (9, 4.0)]

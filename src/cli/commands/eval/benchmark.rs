@@ -27,7 +27,7 @@ const SCORED: &str = "scored.jsonl";
 
 /// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default value
 /// in it hides that another of them is given.
-const RUNNING: [&str; 38] = [
+const RUNNING: [&str; 39] = [
     "shard",
     "retry_failed",
     "cache",
@@ -50,6 +50,7 @@ const RUNNING: [&str; 38] = [
     "stream",
     "start",
     "end",
+    "image_rate",
     "stall_limit",
     "temporal",
     "single_image",

@@ -55,7 +55,7 @@ const MAX_OPEN_LINES: usize = 256;
 const HTTP_FLAGS: [&str; 5] = ["listen", "api_key_file", "request_timeout", "read_timeout", "keep_alive"];
 
 /// Flags of a plan, in whose place a pipeline file stands.
-const PLAN_FLAGS: [&str; 26] = [
+const PLAN_FLAGS: [&str; 27] = [
     "model",
     "vision_tower",
     "llm",
@@ -71,6 +71,7 @@ const PLAN_FLAGS: [&str; 26] = [
     "stream",
     "start",
     "end",
+    "image_rate",
     "temporal",
     "single_image",
     "template",
