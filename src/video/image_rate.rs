@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for ImageRate {
             NumberOrDigits::Number(per_second) => Self::new(per_second),
             NumberOrDigits::Digits(digits) => digits.parse(),
         };
-        rate.map_err(D::Error::custom)
+        rate.map_err(|error| D::Error::custom(error.statement()))
     }
 }
 

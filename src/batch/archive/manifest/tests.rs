@@ -80,7 +80,7 @@ fn images_of_directories_have_rates() {
     let found = listed("jsonl", lines);
     assert_eq!(rates(&found[..2]), [Some(3.0), None]);
     assert_ne!(item(&found[0]).id, item(&found[1]).id, "a rate is part of the identity");
-    assert!(cause(&found[2]).starts_with("3: invalid rate of 0 images a second"), "{:?}", found[2]);
+    assert!(cause(&found[2]).starts_with("3: invalid image rate `0`"), "{:?}", found[2]);
     let found = listed("csv", b"video,image_rate,question\na,3,x?\na,3,y?\na,2.5,x?\na,,x?\na,x,x?\n");
     assert_eq!(rates(&found[..3]), [Some(3.0), Some(2.5), None]);
     assert_eq!(item(&found[0]).questions.len(), 2);
