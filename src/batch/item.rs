@@ -4,12 +4,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::questions::BatchQuestion;
 use crate::error::Error;
+use crate::text::Subtitle;
 use crate::video::{ImageRate, Window};
 
 /// Identity of an item or of a question: 128 bits of BLAKE3, written as 32 hex digits.
@@ -39,6 +41,16 @@ impl Id {
     #[must_use]
     pub(crate) fn with_image_rate(self, rate: ImageRate) -> Self {
         Self::of(&[&self.0.to_be_bytes(), b"image_rate", &rate.per_second().to_bits().to_le_bytes()])
+    }
+
+    /// Returns the identity of an item with subtitles between its frames.
+    #[must_use]
+    pub(crate) fn with_subtitles(self, subtitles: &[Subtitle]) -> Self {
+        let id = self.0.to_be_bytes();
+        let times: Vec<[[u8; 8]; 2]> =
+            subtitles.iter().map(|shown| [shown.start, shown.end].map(|time| time.0.to_bits().to_le_bytes())).collect();
+        let parts = times.iter().zip(subtitles).flat_map(|([start, end], shown)| [start, end, shown.text.as_bytes()]);
+        Self::of(&[&id[..], b"subtitles"].into_iter().chain(parts).collect::<Vec<&[u8]>>())
     }
 
     /// Returns the identity of a question about this item.
@@ -81,6 +93,8 @@ pub struct ArchiveItem {
     pub window: Option<Window>,
     /// Rate of the images of a directory, if not the plan's.
     pub image_rate: Option<ImageRate>,
+    /// Subtitles that stand between the frames; none for a video without.
+    pub subtitles: Arc<[Subtitle]>,
     /// Questions about this item alone.
     pub questions: Vec<BatchQuestion>,
 }
@@ -89,7 +103,7 @@ impl ArchiveItem {
     /// Creates an item with the identity of its name in the archive and its window.
     pub(crate) fn new(name: &[u8], path: PathBuf, window: Option<Window>) -> Self {
         let (id, video) = (Id::of_item(name, window.as_ref()), readable(name));
-        Self { id, video, path, window, image_rate: None, questions: Vec::new() }
+        Self { id, video, path, window, image_rate: None, subtitles: Arc::default(), questions: Vec::new() }
     }
 
     /// Sets the rate of the item's images, which is part of its identity.
@@ -97,6 +111,13 @@ impl ArchiveItem {
     pub(crate) fn with_image_rate(self, image_rate: Option<ImageRate>) -> Self {
         let id = image_rate.map_or(self.id, |rate| self.id.with_image_rate(rate));
         Self { id, image_rate, ..self }
+    }
+
+    /// Sets the subtitles between the item's frames, which are part of its identity.
+    #[must_use]
+    pub(crate) fn with_subtitles(self, subtitles: &Arc<[Subtitle]>) -> Self {
+        let id = if subtitles.is_empty() { self.id } else { self.id.with_subtitles(subtitles) };
+        Self { id, subtitles: subtitles.clone(), ..self }
     }
 
     /// Returns the number of bytes of the item's file; 0 if the file cannot be read.
@@ -202,6 +223,12 @@ mod tests {
         assert_ne!(whole.with_question("x"), whole.with_question("y"));
         let rate = |rate| Some(ImageRate::new(rate).expect("above 0"));
         let item = |rate| ArchiveItem::new(b"a", "a".into(), None).with_image_rate(rate).id;
+        let said = |text: &str| {
+            let subtitle = Subtitle { start: Seconds(0.0), end: Seconds(1.0), text: text.to_owned() };
+            ArchiveItem::new(b"a", "a".into(), None).with_subtitles(&[subtitle].into()).id
+        };
+        assert!(said("x") != whole && said("x") != said("y"));
+        assert_eq!(ArchiveItem::new(b"a", "a".into(), None).with_subtitles(&Arc::default()).id, whole);
         assert!(item(None) == whole && item(rate(3.0)) != whole && item(rate(3.0)) != item(rate(4.0)));
         let text = serde_json::to_string(&part).expect("a text");
         assert_eq!(serde_json::from_str::<Id>(&text).expect("its own words"), part);

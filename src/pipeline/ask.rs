@@ -1,6 +1,7 @@
 //! Requests of the engine from questions about encoded videos, and answers from its completions. Called by the last
 //! stage of a run and by [`chat`](super::chat).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::of_engine;
@@ -9,7 +10,7 @@ use crate::engine::{Completion, DecodeLaunch, Engine, EngineConfig, FinishReason
 use crate::error::Error;
 use crate::spec::{Plan, PromptPlan};
 use crate::temporal::Temporal;
-use crate::text::{Conversation, FrameMarks, ShownFrames, Template};
+use crate::text::{Conversation, FrameMarks, ShownFrames, Subtitle, Template};
 use crate::units::Tokens;
 use crate::vlm::{PromptIds, Vlm};
 
@@ -56,6 +57,25 @@ impl<'a> Asking<'a> {
     /// Returns an empty conversation about a video.
     pub fn conversation_about(&self, video: &EncodedVideo) -> Conversation {
         self.conversation(video.shown(self.keeps_frames_separate(video.temporal)))
+    }
+
+    /// Returns an empty conversation about a video with subtitles between its frames.
+    pub(super) fn conversation_with(&self, video: &EncodedVideo, subtitles: &Arc<[Subtitle]>) -> Conversation {
+        let shown = video.shown(self.keeps_frames_separate(video.temporal));
+        self.conversation(ShownFrames { subtitles: subtitles.clone(), ..shown })
+    }
+
+    /// Refuses subtitles for a plan whose temporal strategy mixes frames, so that no text can stand between them.
+    ///
+    /// # Errors
+    /// A strategy that mixes frames.
+    pub fn check_subtitles(&self) -> Result<(), Error> {
+        let temporal = self.plan.temporal();
+        if self.keeps_frames_separate(temporal) {
+            return Ok(());
+        }
+        let rule = format!("subtitles stand between frames, but {} mixes the frames", temporal.name());
+        Err(Error::invalid(rule).with_hint("a strategy that keeps frames apart, such as concat").about("temporal"))
     }
 
     /// Returns whether a strategy keeps the visual tokens of each frame separate, so that text can stand between them.

@@ -14,6 +14,7 @@ use super::error::guarded;
 use super::{EncodedVideo, FeatureKey};
 use crate::error::Error;
 use crate::temporal::Temporal;
+use crate::text::Subtitle;
 use crate::units::{FrameIndex, Seconds};
 use crate::video::{FrameRequest, ImageRate, ReadReport, Window};
 use crate::vlm::TextTokens;
@@ -29,6 +30,8 @@ pub struct Job {
     pub window: Option<Window>,
     /// Rate of the images of a directory, if not that of the frames.
     pub image_rate: Option<ImageRate>,
+    /// Subtitles that stand between the frames in every prompt; none for a video without.
+    pub subtitles: Arc<[Subtitle]>,
     /// Questions to answer, each in a prompt of its own.
     pub questions: Arc<[String]>,
     /// All questions about the video, including those answered in earlier runs: if not even the shortest fits the
@@ -39,7 +42,15 @@ pub struct Job {
 impl Job {
     /// Makes a job of some questions about a whole video, with the plan's frames.
     pub fn new(path: PathBuf, questions: Arc<[String]>) -> Self {
-        Self { path, frames: None, window: None, image_rate: None, all_questions: questions.clone(), questions }
+        Self {
+            path,
+            frames: None,
+            window: None,
+            image_rate: None,
+            subtitles: Arc::default(),
+            all_questions: questions.clone(),
+            questions,
+        }
     }
 
     /// Returns the request for frames, where the plan's is `planned`.

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::ask::{Answer, Asking};
 use super::error::guarded;
@@ -17,7 +17,7 @@ use super::{
 use crate::engine::{Engine, EngineStats, RequestEvent, RequestListener, Visual};
 use crate::error::{Error, Kind};
 use crate::exec::{Inlet, RunControl, StageReport, Stop, lock};
-use crate::text::ShownFrames;
+use crate::text::{ShownFrames, Subtitle};
 use crate::video::ReadReport;
 use crate::vlm::{PromptIds, TextTokens};
 
@@ -216,7 +216,7 @@ impl<'r> AnswerStage<'r> {
         }
         for (index, text) in open.video.job.questions.iter().enumerate() {
             let request = guarded(|| {
-                let question = self.question(text, &open.encoded)?;
+                let question = self.question(text, &open.encoded, &open.video.job.subtitles)?;
                 let listener = self.listener(open.clone(), index, question.clone());
                 self.asking.request(&question, &visual, &self.limits, listener)
             });
@@ -227,8 +227,8 @@ impl<'r> AnswerStage<'r> {
         }
     }
 
-    fn question(self, text: &str, encoded: &EncodedVideo) -> Result<FittingPrompt, Error> {
-        let prompt = self.asking.conversation_about(encoded).ask(text)?;
+    fn question(self, text: &str, encoded: &EncodedVideo, subtitles: &Arc<[Subtitle]>) -> Result<FittingPrompt, Error> {
+        let prompt = self.asking.conversation_with(encoded, subtitles).ask(text)?;
         self.asking.question(PromptIds::encode(&prompt, self.asking.vlm.tokenizer())?, encoded)
     }
 

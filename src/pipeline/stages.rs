@@ -91,7 +91,8 @@ impl EncodedVideo {
         let frame = |stamp: &FrameStamp| ShownFrame { index: stamp.index.0, time: stamp.time_seconds };
         let video = self.report.whole_duration().map(|duration| (self.report.n_frames, duration));
         let is_single_image = matches!(self.temporal, Temporal::AnyRes(_));
-        ShownFrames { frames: self.frames.iter().map(frame).collect(), video, are_separate, is_single_image }
+        let frames = self.frames.iter().map(frame).collect();
+        ShownFrames { frames, video, are_separate, is_single_image, ..ShownFrames::default() }
     }
 }
 

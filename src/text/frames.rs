@@ -2,9 +2,16 @@
 //!
 //! Reference: `processing_smolvlm.py`, `processing_idefics3.py` and `processing_internvl.py` of transformers 5.24.
 //! Text about single frames is left out where a temporal strategy mixes them: their tokens are then one run.
+//!
+//! Subtitles stand between frames as LongVideoBench interleaves them (arXiv 2407.15754, `insert_subtitles_into_frames`
+//! of its data set's code).
+
+use std::sync::Arc;
 
 use super::numerals::in_words;
 use super::prompt::{MediumIndex, Passage};
+use super::question::without_visual;
+use super::subtitle::Subtitle;
 use super::timestamps::{Timestamps, hours, minutes, whole};
 use crate::error::{Error, Kind, Result};
 use crate::units::Seconds;
@@ -54,6 +61,8 @@ pub struct ShownFrames {
     pub are_separate: bool,
     /// The frames are views of one still image, not frames of a video.
     pub is_single_image: bool,
+    /// Subtitles that stand between the frames, in their order; none for a video without.
+    pub subtitles: Arc<[Subtitle]>,
 }
 
 /// Kind of a medium in a prompt.
@@ -73,13 +82,25 @@ impl ShownFrames {
     pub fn unknown(n: usize) -> Self {
         let frame = |index: usize| ShownFrame { index, time: Some(Seconds(index as f64)) };
         let video = Some((n, Seconds(n as f64)));
-        Self { frames: (0..n).map(frame).collect(), video, are_separate: true, is_single_image: false }
+        Self { frames: (0..n).map(frame).collect(), video, are_separate: true, ..Self::default() }
     }
 
     /// Makes the views of a still image.
     pub(crate) fn of_single_image() -> Self {
         let frames = vec![ShownFrame::default()];
-        Self { frames, video: None, are_separate: true, is_single_image: true }
+        Self { frames, are_separate: true, is_single_image: true, ..Self::default() }
+    }
+
+    /// Returns the times of all frames, between which subtitles stand.
+    ///
+    /// # Errors
+    /// Frames without times, or mixed frames.
+    fn times(&self) -> Result<Vec<Seconds>> {
+        if !self.are_separate {
+            return Err(no_subtitles("the temporal strategy mixes the frames").with_hint(KEEPS_FRAMES));
+        }
+        let times: Option<Vec<Seconds>> = self.frames.iter().map(|frame| frame.time).collect();
+        times.ok_or_else(|| no_subtitles("the frames have no times"))
     }
 
     /// Returns the kind of medium for which a template writes a placeholder.
@@ -119,7 +140,7 @@ impl FrameMarks {
     /// Makes the parts of a prompt that show a medium. A still image has the marks, and no text about frames.
     ///
     /// # Errors
-    /// For requested times of frames without times, or of mixed frames.
+    /// For requested times or subtitles of frames without times, or of mixed frames.
     pub(super) fn passages(
         &self,
         timestamps: Timestamps,
@@ -139,6 +160,7 @@ impl FrameMarks {
             )));
         }
         match (self.separates_frames(timestamps), shown.are_separate) {
+            _ if !shown.subtitles.is_empty() => parts.extend(self.interleaved(timestamps, medium, shown)?),
             (true, true) => {
                 for i in 0..shown.frames.len() {
                     let (before, after) = self.around(timestamps, i, shown)?;
@@ -164,6 +186,41 @@ impl FrameMarks {
         Ok(parts)
     }
 
+    /// Makes the parts of a video with subtitles: each frame and each subtitle is a line. Frames up to the middle of a
+    /// subtitle stand before it; a subtitle that covers no frame is left out.
+    fn interleaved(
+        &self,
+        timestamps: Timestamps,
+        medium: MediumIndex,
+        shown: &ShownFrames,
+    ) -> Result<Vec<Passage<String>>> {
+        let times = shown.times()?;
+        let mut parts = Vec::new();
+        let mut add = |line: &mut dyn Iterator<Item = Passage<String>>| {
+            parts.extend((!parts.is_empty()).then(|| Passage::Text("\n".to_owned())));
+            parts.extend(line);
+        };
+        let frame = |i: usize| -> Result<[Passage<String>; 3]> {
+            let (before, _) = self.around(timestamps, i, shown)?;
+            let open = format!("{}{}", before.trim_start_matches('\n'), self.open);
+            Ok([Passage::Text(open), Passage::Frames(medium, i..i + 1), Passage::Text(self.close.clone())])
+        };
+        let mut next = 0;
+        for subtitle in &*shown.subtitles {
+            while times.get(next).is_some_and(|time| time.0 <= subtitle.middle()) {
+                add(&mut frame(next)?.into_iter());
+                next += 1;
+            }
+            if times.iter().any(|time| subtitle.covers(time.0)) {
+                add(&mut std::iter::once(Passage::Text(without_visual(&subtitle.text))));
+            }
+        }
+        for i in next..times.len() {
+            add(&mut frame(i)?.into_iter());
+        }
+        Ok(parts)
+    }
+
     /// Returns the text before frame `i`, and the text between it and the next frame.
     fn around(&self, timestamps: Timestamps, i: usize, shown: &ShownFrames) -> Result<(String, &'static str)> {
         let frame = shown.frames[i];
@@ -183,10 +240,18 @@ impl FrameMarks {
     }
 }
 
+/// Hint of a strategy between whose frames text can stand.
+const KEEPS_FRAMES: &str = "a temporal strategy that keeps frames apart, such as concat";
+
 /// Makes the error of times that a prompt cannot contain.
 fn no_timestamps(rule: &str) -> Error {
-    let hint = "none, or a strategy that keeps frames apart, such as concat";
+    let hint = format!("none, or {KEEPS_FRAMES}");
     Error::new(Kind::Text, format!("prompt.timestamps (--timestamps) {rule}")).with_hint(hint)
+}
+
+/// Makes the error of subtitles that have no place in a prompt.
+fn no_subtitles(rule: &str) -> Error {
+    Error::new(Kind::Text, format!("subtitles stand between frames, but {rule}"))
 }
 
 #[cfg(test)]
@@ -202,7 +267,7 @@ mod tests {
     fn shown(are_separate: bool) -> ShownFrames {
         let frame = |index: usize| ShownFrame { index, time: Some(Seconds(index as f64 / 8.0)) };
         let frames = vec![frame(0), frame(67)];
-        ShownFrames { frames, video: Some((68, Seconds(8.5))), are_separate, is_single_image: false }
+        ShownFrames { frames, video: Some((68, Seconds(8.5))), are_separate, ..ShownFrames::default() }
     }
 
     /// A prompt with the tokens of a frame as its number, and those of all frames as `V`.
@@ -262,5 +327,54 @@ mod tests {
         };
         assert!(refused(&frames).contains("the frames carry none"), "{}", refused(&frames));
         assert!(refused(&shown(false)).contains("mixes the frames"), "{}", refused(&shown(false)));
+    }
+
+    /// Frames at these times with these subtitles, as `text` shows them.
+    fn with_subtitles(times: &[f64], subtitles: &[(f64, f64, &str)]) -> ShownFrames {
+        let subtitle = |&(start, end, text): &(f64, f64, &str)| Subtitle {
+            start: Seconds(start),
+            end: Seconds(end),
+            text: text.to_owned(),
+        };
+        let frame = |(index, &time): (usize, &f64)| ShownFrame { index, time: Some(Seconds(time)) };
+        ShownFrames {
+            frames: times.iter().enumerate().map(frame).collect(),
+            are_separate: true,
+            subtitles: subtitles.iter().map(subtitle).collect(),
+            ..ShownFrames::default()
+        }
+    }
+
+    /// Expects the lines of lmms-eval 0.7.3's `insert_subtitles_into_frames` for these times and subtitles, where
+    /// `<image>` is a frame's number in brackets.
+    #[test]
+    fn subtitles_stand_between_frames_as_long_video_bench_interleaves_them() {
+        let lines = |times: &[f64], subtitles: &[(f64, f64, &str)]| {
+            text(FrameLayout::Joint, Timestamps::Checkpoint, &with_subtitles(times, subtitles))
+        };
+        let spoken =
+            [(0.0, 2.0, "one"), (2.0, 2.4, "two"), (3.0, 3.5, "left out"), (4.0, 7.0, "three"), (7.5, -90.0, "four")];
+        assert_eq!(lines(&[0.0, 2.0, 4.0, 6.0, 8.0], &spoken), "(0)\n(1)\ntwo\n(2)\nthree\n(3)\n(4)");
+        let spoken = [(1.0, 3.0, "one"), (3.0, 3.1, "two"), (3.0, 5.0, "two and a half"), (9.0, 11.5, "late")];
+        assert_eq!(lines(&[0.0, 2.0, 4.0, 6.0], &spoken), "(0)\n(1)\none\n(2)\ntwo and a half\n(3)");
+        assert_eq!(lines(&[0.0, 1.0, 2.0, 10.0], &spoken), "(0)\n(1)\n(2)\none\n(3)\nlate");
+    }
+
+    #[test]
+    fn subtitles_stand_beside_times_and_are_refused_where_frames_have_no_place_for_them() {
+        let shown = with_subtitles(&[0.0, 65.0], &[(64.0, 65.5, "hi \u{10FFFF}!")]);
+        assert_eq!(
+            text(FrameLayout::Joint, Timestamps::MmSs, &shown),
+            "Frame from 00:00: (0)\nhi !\nFrame from 01:05: (1)"
+        );
+        assert_eq!(text(FrameLayout::InternVl, Timestamps::Checkpoint, &shown), "Frame1: (0)\nhi !\nFrame2: (1)");
+        let refused = |shown: &ShownFrames| {
+            let parts = marks(FrameLayout::Joint).passages(Timestamps::Checkpoint, MediumIndex(0), shown);
+            parts.expect_err("refused").to_string()
+        };
+        let mixed = ShownFrames { are_separate: false, ..shown.clone() };
+        assert!(refused(&mixed).starts_with("subtitles stand between frames, but the temporal strategy mixes"));
+        let untimed = ShownFrames { frames: vec![ShownFrame::default()], ..shown };
+        assert_eq!(refused(&untimed), "subtitles stand between frames, but the frames have no times");
     }
 }

@@ -55,7 +55,7 @@ fn template(name: &str, case: &Value, placeholder: Placeholder) -> Template {
 fn shown(medium: &Value) -> ShownFrames {
     if medium == "image" {
         let frames = vec![ShownFrame::default()];
-        return ShownFrames { frames, video: None, are_separate: true, is_single_image: true };
+        return ShownFrames { frames, are_separate: true, is_single_image: true, ..ShownFrames::default() };
     }
     let (total, seconds) = (medium["total"].as_u64().unwrap() as usize, medium["seconds"].as_f64().unwrap());
     let frame = |index: &Value| {
@@ -63,7 +63,7 @@ fn shown(medium: &Value) -> ShownFrames {
         ShownFrame { index, time: Some(Seconds(index as f64 * seconds / total as f64)) }
     };
     let frames = medium["frames"].as_array().unwrap().iter().map(frame).collect();
-    ShownFrames { frames, video: Some((total, Seconds(seconds))), are_separate: true, is_single_image: false }
+    ShownFrames { frames, video: Some((total, Seconds(seconds))), are_separate: true, ..ShownFrames::default() }
 }
 
 fn part(content: &Value) -> QuestionPart {

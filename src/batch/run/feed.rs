@@ -132,6 +132,7 @@ impl<'s, 'r> Feed<'s, 'r> {
             frames: None,
             window: item.window,
             image_rate: item.image_rate,
+            subtitles: item.subtitles.clone(),
             questions: texts(&questions),
             all_questions: texts(&unique),
         };

@@ -219,6 +219,7 @@ mod tests {
             task: String::new(),
             spans: Vec::new(),
             subtitles: None,
+            timed_subtitles: None,
             weight: 1.0,
             extra: serde_json::Map::new(),
         }

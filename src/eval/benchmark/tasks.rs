@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::prompt::BenchmarkPrompt;
 use crate::batch::{ArchiveItem, BatchQuestion};
 use crate::error::{Error, Kind, Result};
-use crate::eval::dataset::{BenchmarkQuestion, VideoCoverage, read_subtitles};
+use crate::eval::dataset::{BenchmarkQuestion, TimedSubtitles, VideoCoverage, read_subtitles};
+use crate::text::Subtitle;
 use crate::video::{ImageRate, Window};
 
 /// Questions about one video or clip.
@@ -19,6 +21,8 @@ pub struct BenchmarkVideo {
     pub clip: Window,
     /// Rate of the images of a directory.
     pub image_rate: Option<ImageRate>,
+    /// Subtitles that stand between the frames; none for a video without.
+    pub subtitles: Arc<[Subtitle]>,
     /// Indices of the questions.
     pub questions: Vec<usize>,
     /// Prompt of each question.
@@ -36,7 +40,53 @@ pub struct BenchmarkTasks {
     pub coverage: VideoCoverage,
 }
 
+/// What questions about one item have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct ClipKey {
+    path: PathBuf,
+    clip: String,
+    /// Bits of the image rate.
+    rate: Option<u64>,
+    subtitles: Option<TimedKey>,
+}
+
+/// A file of timed subtitles, with the bits of its times.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct TimedKey {
+    file: PathBuf,
+    starts_at: u64,
+    duration: u64,
+}
+
+impl TimedKey {
+    fn of(subtitles: &TimedSubtitles) -> Self {
+        let TimedSubtitles { file, starts_at, duration } = subtitles;
+        Self { file: file.clone(), starts_at: starts_at.0.to_bits(), duration: duration.0.to_bits() }
+    }
+}
+
+/// Timed subtitles that were read, each file once.
+#[derive(Default)]
+struct TimedFiles(BTreeMap<TimedKey, Arc<[Subtitle]>>);
+
+impl TimedFiles {
+    fn read(&mut self, subtitles: &TimedSubtitles, data: &Path) -> Result<Arc<[Subtitle]>> {
+        let key = TimedKey::of(subtitles);
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known.clone());
+        }
+        let found: Arc<[Subtitle]> = subtitles.read(data)?.into();
+        self.0.insert(key, found.clone());
+        Ok(found)
+    }
+}
+
 impl BenchmarkTasks {
+    /// Returns whether a video has subtitles between its frames.
+    pub fn have_timed_subtitles(&self) -> bool {
+        self.videos.iter().any(|video| !video.subtitles.is_empty())
+    }
+
     /// Looks up the videos below the data directory, and makes the prompts.
     ///
     /// # Errors
@@ -45,7 +95,8 @@ impl BenchmarkTasks {
         let mut tasks = Self::default();
         let mut paths = HashMap::new();
         let mut subtitles: HashMap<&Path, Vec<String>> = HashMap::new();
-        let mut by_clip: BTreeMap<(PathBuf, String, Option<u64>), usize> = BTreeMap::new();
+        let mut timed = TimedFiles::default();
+        let mut by_clip: BTreeMap<ClipKey, usize> = BTreeMap::new();
         for (index, question) in questions.iter().enumerate() {
             let path = paths.entry(&question.video).or_insert_with(|| question.video.find(data));
             let Some(path) = path else {
@@ -61,11 +112,18 @@ impl BenchmarkTasks {
             let lines = question.subtitles.as_deref().and_then(|file| subtitles.get(file));
             let lines = lines.map_or(&[][..], Vec::as_slice);
             let text = prompt.text_of(question, lines);
-            let rate = question.image_rate.map(|rate| rate.per_second().to_bits());
-            let at = *by_clip.entry((path.clone(), question.clip.to_string(), rate)).or_insert_with(|| {
+            let between = question.timed_subtitles.as_ref();
+            let key = ClipKey {
+                path: path.clone(),
+                clip: question.clip.to_string(),
+                rate: question.image_rate.map(|rate| rate.per_second().to_bits()),
+                subtitles: between.map(TimedKey::of),
+            };
+            let subtitles = between.map(|file| timed.read(file, data)).transpose()?.unwrap_or_default();
+            let at = *by_clip.entry(key).or_insert_with(|| {
                 let (path, clip, image_rate) = (path.clone(), question.clip, question.image_rate);
                 let (questions, prompts) = (Vec::new(), Vec::new());
-                tasks.videos.push(BenchmarkVideo { path, clip, image_rate, questions, prompts });
+                tasks.videos.push(BenchmarkVideo { path, clip, image_rate, subtitles, questions, prompts });
                 tasks.videos.len() - 1
             });
             tasks.videos[at].questions.push(index);
@@ -111,7 +169,9 @@ impl BenchmarkVideo {
             id: Some(questions[question].id.clone()),
             question: prompt.to_owned(),
         });
-        let item = ArchiveItem::new(name, self.path.clone(), window).with_image_rate(self.image_rate);
+        let item = ArchiveItem::new(name, self.path.clone(), window)
+            .with_image_rate(self.image_rate)
+            .with_subtitles(&self.subtitles);
         ArchiveItem { questions: asked.collect(), ..item }
     }
 

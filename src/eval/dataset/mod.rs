@@ -19,6 +19,7 @@ mod rextime;
 mod rows;
 mod subtitles;
 mod temp_compass;
+mod timed_subtitles;
 mod vcg_bench;
 mod video_mme;
 mod videos;
@@ -43,6 +44,7 @@ pub use questions::QuestionFiles;
 pub use rextime::RexTimeFiles;
 pub use subtitles::read_subtitles;
 pub use temp_compass::{TempCompassFiles, TempCompassTask};
+pub use timed_subtitles::TimedSubtitles;
 pub use vcg_bench::VcgBenchFiles;
 pub use video_mme::VideoMmeFiles;
 pub use videos::{VideoCoverage, VideoLookup};
@@ -82,8 +84,10 @@ pub struct BenchmarkQuestion {
     pub task: String,
     /// Spans of the video that are evidence for the answer, where the data set has them.
     pub spans: Vec<Window>,
-    /// File of the video's subtitles, relative to the data directory.
+    /// File of the subtitles that the prompt has as a whole, relative to the data directory.
     pub subtitles: Option<PathBuf>,
+    /// Subtitles that stand between the frames of the video.
+    pub timed_subtitles: Option<TimedSubtitles>,
     /// Weight in averages.
     pub weight: f64,
     /// Fields of the row that a submission repeats.
@@ -105,6 +109,7 @@ impl BenchmarkQuestion {
             task: String::new(),
             spans: Vec::new(),
             subtitles: None,
+            timed_subtitles: None,
             weight: 1.0,
             extra: Map::new(),
         }

@@ -36,6 +36,15 @@ impl<'d> DatasetDirectory<'d> {
         path
     }
 
+    /// Notes a file that is read later, once for all rows that name it.
+    pub(super) fn note(&self, relative: &Path) {
+        let path = self.path.join(relative);
+        let mut files = self.files.borrow_mut();
+        if !files.contains(&path) {
+            files.push(path);
+        }
+    }
+
     /// Path of the directory.
     pub(super) fn path(&self) -> &'d Path {
         self.path

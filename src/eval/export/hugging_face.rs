@@ -37,8 +37,9 @@ struct DatasetRow<'a> {
 /// copied.
 ///
 /// # Errors
-/// A path that is not UTF-8, or a directory that cannot be written.
+/// Subtitles between frames, a path that is not UTF-8, or a directory that cannot be written.
 pub fn write_dataset(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<()> {
+    benchmark.refuse_subtitles()?;
     let mut lines = Vec::new();
     for video in &benchmark.tasks.videos {
         let path = text_of(video.path.strip_prefix(benchmark.data).unwrap_or(&video.path))?;

@@ -47,10 +47,11 @@ struct TaskQuestion<'a> {
 /// system text and the beginning of answers of the benchmark.
 ///
 /// # Errors
-/// A name other than of letters, digits and underscores; questions about clips or directories with a rate, which lmms-eval does
-/// not send;
-/// questions without a published answer; a path that is not UTF-8; a directory that cannot be written.
+/// A name other than of letters, digits and underscores; questions about clips, directories with a rate or videos with
+/// subtitles between their frames, which lmms-eval does not send; questions without a published answer; a path that
+/// is not UTF-8; a directory that cannot be written.
 pub fn write_lmms_task(benchmark: &ExportedBenchmark<'_>, name: &str, out: &Path) -> Result<()> {
+    benchmark.refuse_subtitles()?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(is_plain) {
         return Err(Error::invalid(format!("invalid task name `{name}`")).with_hint("letters, digits and _"));

@@ -31,8 +31,9 @@ struct ManifestLine<'a> {
 /// [`read_answers`](crate::eval::benchmark::read_answers).
 ///
 /// # Errors
-/// The name of a video that is not UTF-8, or a directory that cannot be written.
+/// Subtitles between frames, the name of a video that is not UTF-8, or a directory that cannot be written.
 pub fn write_manifest(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<()> {
+    benchmark.refuse_subtitles()?;
     let ExportedBenchmark { questions, tasks, data, .. } = benchmark;
     let mut lines = Vec::new();
     for item in tasks.items(questions, data) {

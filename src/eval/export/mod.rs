@@ -39,6 +39,16 @@ pub struct ExportedBenchmark<'a> {
 }
 
 impl ExportedBenchmark<'_> {
+    /// Refuses subtitles between frames, which no export has.
+    fn refuse_subtitles(&self) -> Result<()> {
+        match self.tasks.videos.iter().find(|video| !video.subtitles.is_empty()) {
+            Some(video) => {
+                Err(Error::invalid("an export has no subtitles between the frames of a video").about(&video.path))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Writes a pipeline with the system text and the beginning of answers of the benchmark: they are of a pipeline, not of
     /// a question.
     fn write_pipeline(&self, out: &Path) -> Result<()> {

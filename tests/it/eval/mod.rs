@@ -8,6 +8,7 @@ mod matrix;
 mod parsers;
 mod resumed;
 mod runs;
+mod subtitles;
 
 use vidense::eval::benchmark::{BenchmarkSpec, read_benchmark};
 use vidense::eval::dataset::BenchmarkQuestion;

@@ -58,6 +58,9 @@ impl Eval {
         let plan = self.benchmark_plan(spec)?;
         // Without a first question: a damaged first video fails alone.
         let session = Session::open(plan, &Document::empty())?;
+        if tasks.have_timed_subtitles() {
+            session.model.asking().check_subtitles()?;
+        }
         let results = OpenedResults::open(dir, &session.model, self.benchmark.shard)?;
         let archive = Archive::of_items(tasks.items(&dataset.questions, data));
         let stop = Stop::new();

@@ -62,6 +62,9 @@ impl<'a> CellRunner<'a> {
 
     fn ask(&self, index: usize, later: &[usize], model: &LoadedModel) -> anyhow::Result<()> {
         let PreparedBenchmark { data, dataset, tasks, .. } = &self.prepared.benchmark;
+        if tasks.have_timed_subtitles() {
+            model.asking().check_subtitles()?;
+        }
         let dir = self.prepared.files(index).run_dir();
         create_directory(&dir).about(&dir)?;
         let results = OpenedResults::open(&dir, model, Shard::default())?;
