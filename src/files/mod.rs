@@ -88,6 +88,24 @@ pub fn read(path: &Path) -> io::Result<Cow<'static, [u8]>> {
 /// The operating system's error; a file that is not regular, too long, or a placeholder (a Git LFS pointer, a web
 /// page).
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let (file, n_bytes) = open_regular(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let n_bytes = n_bytes.max(bytes.len() as u64);
+        return Err(io::Error::other(format!("{n_bytes} bytes, over the {limit} bytes that are read")));
+    }
+    match placeholder(&bytes) {
+        Some(error) => Err(io::Error::other(error)),
+        None => Ok(bytes),
+    }
+}
+
+/// Opens a regular file, and returns its length in bytes. Pipes and devices, which may never end, are not opened.
+///
+/// # Errors
+/// The operating system's error, or a file that is not regular.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     let meta = diagnosis::metadata(path)?;
     if meta.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -97,16 +115,7 @@ pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
             Error::invalid("not a regular file").with_hint("write it to a file, and name that"),
         ));
     }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        let n_bytes = meta.len().max(bytes.len() as u64);
-        return Err(io::Error::other(format!("{n_bytes} bytes, over the {limit} bytes that are read")));
-    }
-    match placeholder(&bytes) {
-        Some(error) => Err(io::Error::other(error)),
-        None => Ok(bytes),
-    }
+    Ok((File::open(path)?, meta.len()))
 }
 
 /// Makes the error for an empty file of a model.

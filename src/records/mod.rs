@@ -5,6 +5,7 @@
 //! the caller's: questions of `batch` and `eval`, and manifests.
 
 mod json;
+mod lines;
 mod table;
 mod unique;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 pub(crate) use json::{parse_array, parse_json, parse_record};
+pub(crate) use lines::read_lines;
 pub(crate) use table::{TableFault, cells, check_width, delimiter, find_fault, header_hint, parse_table};
 pub(crate) use unique::{UniqueJson, UniqueMap, unique_map};
 

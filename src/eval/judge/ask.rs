@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::replies::{ReplyLine, ReplyResponse, TokenUsage, reply_of};
-use super::reply_log::{ReplyLog, request_hash};
+use super::reply_log::ReplyLog;
 use super::requests::JudgeRequest;
 use super::retry::{RetryPolicy, SharedPause, is_transient_kind, is_transient_status, wait};
 use crate::error::{Error, Kind, Result};
@@ -77,7 +77,7 @@ pub struct AskReport {
 struct OpenRequest<'r> {
     custom_id: &'r str,
     body: &'r str,
-    hash: String,
+    hash: &'r str,
 }
 
 /// Message of a worker.
@@ -123,9 +123,9 @@ pub fn ask_judge(
     let open = requests.iter().map(|(request, body)| OpenRequest {
         custom_id: &request.custom_id,
         body,
-        hash: request_hash(body),
+        hash: &request.hash,
     });
-    let open: Vec<OpenRequest<'_>> = open.filter(|request| !log.has_reply(request.custom_id, &request.hash)).collect();
+    let open: Vec<OpenRequest<'_>> = open.filter(|request| !log.has_reply(request.custom_id, request.hash)).collect();
     let worker = JudgeWorker { service, url, pause: SharedPause::default() };
     let mut logger = ReplyLogger { log, stop, on_event, report: AskReport::default(), n_failed_in_row: 0 };
     logger.report.n_kept = requests.len() - open.len();
@@ -178,7 +178,7 @@ impl JudgeWorker<'_> {
         let stop = outlet.stop();
         let line = |response, error| ReplyLine {
             custom_id: request.custom_id.to_owned(),
-            request: Some(request.hash.clone()),
+            request: Some(request.hash.to_owned()),
             response,
             error,
         };

@@ -80,6 +80,7 @@ pub fn read_scored(path: &Path) -> Result<Vec<ScoredAnswer>> {
     read_lines(path, &mut |mut answer: ScoredAnswer| {
         answer.scores.retain(|name, _| ![JUDGE_ACCURACY, JUDGE_SCORE].contains(&name.as_str()));
         answers.push(answer);
+        Ok(())
     })?;
     if answers.is_empty() { Err(Error::invalid("no answers").about(path)) } else { Ok(answers) }
 }
@@ -90,7 +91,10 @@ pub fn read_scored(path: &Path) -> Result<Vec<ScoredAnswer>> {
 /// As [`read_scored`].
 pub fn read_judged(path: &Path) -> Result<Vec<JudgedAnswer>> {
     let mut answers = Vec::new();
-    read_lines(path, &mut |answer: JudgedAnswer| answers.push(answer))?;
+    read_lines(path, &mut |answer: JudgedAnswer| {
+        answers.push(answer);
+        Ok(())
+    })?;
     if answers.is_empty() { Err(Error::invalid("no judged answers").about(path)) } else { Ok(answers) }
 }
 

@@ -19,8 +19,8 @@ mod verdict;
 
 pub use ask::{AskEvent, AskReport, JudgeService, ask_judge};
 pub use judged::{JudgeRecord, JudgeStatus, JudgedAnswer, judge_answers, read_judged, read_scored, recount};
-pub use replies::{JudgeReplies, ReceivedReply, TokenUsage};
-pub use reply_log::{JudgeSetup, ReplyLog};
+pub use replies::{JudgeReplies, ReceivedReply, TokenUsage, UnjoinedReplies};
+pub use reply_log::{JudgeSetup, ReplyLog, ReplyLogFormat};
 pub use requests::{JudgeOptions, JudgeRequest, JudgeRequests};
 pub use retry::RetryPolicy;
 pub use spec::{BUILT_IN_JUDGES, JudgeSpec, VerdictKind, open_judge};

@@ -1,35 +1,61 @@
 //! Replies of a judge: lines of a batch's output, or of the log of [`ask_judge`](super::ask_judge), by `custom_id`.
+//!
+//! A reply joins the request whose id it has, and whose hash, where the line has one. Others are counted and named, and
+//! none of them is kept: memory holds the replies to the requests, whatever the files hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{About as _, Error, Kind, Result};
-use crate::files;
-use crate::records::decode;
+use super::requests::JudgeRequest;
+use crate::error::{Error, Kind, Result};
+use crate::records;
 
-/// Maximum number of bytes of a file of replies.
-const MAX_BYTES: u64 = 4 << 30;
+/// Maximum number of different replies to one request.
+const MAX_REPLIES: usize = 100;
+/// Maximum number of named replies that join nothing.
+const MAX_NAMED: usize = 5;
 /// Maximum number of characters of a service's words in a message.
 const MAX_WORDS: usize = 200;
 
-/// Tokens of a reply, as the service counts them.
+/// Tokens of replies, as the service counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUsage {
-    /// Tokens of the prompt.
-    #[serde(default)]
+    /// Tokens of the prompts.
     pub prompt_tokens: u64,
-    /// Tokens of the reply.
-    #[serde(default)]
+    /// Tokens of the replies.
     pub completion_tokens: u64,
+    /// Number of replies whose tokens the service does not say: the tokens are then a lower bound.
+    #[serde(default)]
+    pub unknown_replies: u64,
+}
+
+/// Tokens of a reply, as a response has them.
+#[derive(Deserialize)]
+struct ResponseUsage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+}
+
+impl TokenUsage {
+    /// Reads the tokens of one reply; unknown unless both are there and none is negative.
+    fn of_response(body: &Value) -> Self {
+        match body.get("usage").and_then(|usage| ResponseUsage::deserialize(usage).ok()) {
+            Some(ResponseUsage { prompt_tokens, completion_tokens }) => {
+                Self { prompt_tokens, completion_tokens, unknown_replies: 0 }
+            }
+            None => Self { unknown_replies: 1, ..Self::default() },
+        }
+    }
 }
 
 impl std::ops::AddAssign for TokenUsage {
     fn add_assign(&mut self, other: Self) {
         self.prompt_tokens = self.prompt_tokens.saturating_add(other.prompt_tokens);
         self.completion_tokens = self.completion_tokens.saturating_add(other.completion_tokens);
+        self.unknown_replies = self.unknown_replies.saturating_add(other.unknown_replies);
     }
 }
 
@@ -47,16 +73,38 @@ pub struct ReceivedReply {
 /// Replies and failures of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RequestReplies {
-    /// Replies of different texts; more than one is a contradiction.
+    /// Replies of different texts or models; more than one is a contradiction.
     pub(super) replies: Vec<ReceivedReply>,
     /// Last failure; a reply makes up for it.
     pub(super) failure: Option<String>,
 }
 
-/// Replies by the id of their request.
+/// Replies by the id of their request, and the number of those that join no request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JudgeReplies {
     by_id: BTreeMap<String, RequestReplies>,
+    /// Lines about the questions of these requests, but about other answers or by other settings of the judge.
+    pub to_other_answers: UnjoinedReplies,
+    /// Lines about other questions, or of another judge.
+    pub to_other_questions: UnjoinedReplies,
+}
+
+/// Lines of replies that join no request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnjoinedReplies {
+    /// Number of lines.
+    pub n: usize,
+    /// Ids of the first ones.
+    pub named: Vec<String>,
+}
+
+impl UnjoinedReplies {
+    fn add(&mut self, custom_id: String) {
+        self.n += 1;
+        if self.named.len() < MAX_NAMED && !self.named.contains(&custom_id) {
+            self.named.push(custom_id);
+        }
+    }
 }
 
 /// Line of a file of replies. A batch has further keys, which do not matter.
@@ -100,8 +148,7 @@ pub(super) fn reply_of(status: u16, body: &Value) -> Result<ReceivedReply, Strin
     let text = body.pointer("/choices/0/message/content").and_then(Value::as_str);
     let text = text.ok_or("a response without the text of a reply")?.to_owned();
     let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
-    let usage = body.get("usage").cloned().and_then(|usage| serde_json::from_value(usage).ok()).unwrap_or_default();
-    Ok(ReceivedReply { text, model, usage })
+    Ok(ReceivedReply { text, model, usage: TokenUsage::of_response(body) })
 }
 
 /// Returns the message of an error object, cut where it is long.
@@ -111,41 +158,87 @@ fn words_of_error(error: &Value) -> String {
     words.chars().take(MAX_WORDS).collect()
 }
 
-impl JudgeReplies {
-    /// Reads files of replies.
+impl RequestReplies {
+    /// Adds the outcome of a line. Equal texts of one model are one reply, and a reply makes up for failures.
     ///
     /// # Errors
-    /// An unreadable file, or a line that is not a line of replies.
-    pub fn read(paths: &[impl AsRef<Path>]) -> Result<Self> {
+    /// A line over the number of different replies that are kept.
+    pub(super) fn add(&mut self, line: &ReplyLine) -> Result<()> {
+        match line.outcome() {
+            Ok(reply) if self.replies.iter().any(|known| known.is_same(&reply)) => {}
+            Ok(_) if self.replies.len() >= MAX_REPLIES => {
+                let rule = format!("over {MAX_REPLIES} different replies to `{}`", line.custom_id);
+                return Err(Error::invalid(rule));
+            }
+            Ok(reply) => self.replies.push(reply),
+            Err(failure) => self.failure = Some(failure),
+        }
+        Ok(())
+    }
+}
+
+impl ReceivedReply {
+    fn is_same(&self, other: &Self) -> bool {
+        self.text == other.text && self.model == other.model
+    }
+}
+
+impl JudgeRequest {
+    /// Returns whether a line is a reply to this request. A batch's lines have no hash but that in the id.
+    fn is_replied_by(&self, line: &ReplyLine) -> bool {
+        let has_hash = line.request.as_ref().is_none_or(|hash| *hash == self.hash);
+        self.is_sent() && line.custom_id == self.custom_id && has_hash
+    }
+}
+
+impl JudgeReplies {
+    /// Reads the replies to requests from files.
+    ///
+    /// # Errors
+    /// An unreadable file, a line that is not a line of replies, a reply whose id has no hash, or files without a reply
+    /// to any of the requests.
+    pub fn read(paths: &[impl AsRef<Path>], requests: &[JudgeRequest]) -> Result<Self> {
+        let by_subject: HashMap<&str, &JudgeRequest> =
+            requests.iter().map(|request| (request.subject.as_str(), request)).collect();
         let mut replies = Self::default();
         for path in paths {
-            read_lines(path.as_ref(), &mut |line: ReplyLine| replies.add(&line))?;
+            read_lines(path.as_ref(), &mut |line: ReplyLine| replies.join(line, &by_subject))?;
+        }
+        let n_unjoined = replies.to_other_answers.n + replies.to_other_questions.n;
+        if replies.by_id.is_empty() && n_unjoined > 0 {
+            let (n, m) = (replies.to_other_answers.n, replies.to_other_questions.n);
+            let rule = format!("no reply is to a request about these answers: {n} are to other answers, {m} to others");
+            let hint = "replies join the answers and the judge that their requests were made of";
+            return Err(Error::invalid(rule).with_hint(hint));
         }
         Ok(replies)
     }
 
-    /// Adds a line. Equal texts are one reply, and a reply makes up for failures.
-    pub(super) fn add(&mut self, line: &ReplyLine) {
-        let request = self.by_id.entry(line.custom_id.clone()).or_default();
-        match line.outcome() {
-            Ok(reply) if request.replies.iter().any(|known| known.text == reply.text) => {}
-            Ok(reply) => request.replies.push(reply),
-            Err(failure) => request.failure = Some(failure),
+    /// Adds a line to its request, or to the lines that join none.
+    fn join(&mut self, line: ReplyLine, by_subject: &HashMap<&str, &JudgeRequest>) -> Result<()> {
+        if by_subject.contains_key(line.custom_id.as_str()) {
+            let rule = format!("the id `{}` does not say which answer was judged", line.custom_id);
+            let hint = "ids of requests end in a hash of what is asked: make the requests again";
+            return Err(Error::invalid(rule).with_hint(hint));
         }
+        let subject = line.custom_id.rsplit_once('/').map_or("", |(subject, _)| subject);
+        match by_subject.get(subject) {
+            Some(request) if request.is_replied_by(&line) => {
+                return self.by_id.entry(line.custom_id.clone()).or_default().add(&line);
+            }
+            Some(_) => self.to_other_answers.add(line.custom_id),
+            None => self.to_other_questions.add(line.custom_id),
+        }
+        Ok(())
+    }
+
+    /// Adds the replies to a request.
+    pub(super) fn insert(&mut self, custom_id: &str, replies: RequestReplies) {
+        self.by_id.insert(custom_id.to_owned(), replies);
     }
 
     pub(super) fn get(&self, custom_id: &str) -> Option<&RequestReplies> {
         self.by_id.get(custom_id)
-    }
-
-    /// Returns the ids of replies that none of some requests has.
-    pub fn unknown<'a>(&'a self, known: &BTreeSet<&str>) -> Vec<&'a str> {
-        self.by_id.keys().map(String::as_str).filter(|id| !known.contains(id)).collect()
-    }
-
-    /// Returns the models that replied.
-    pub fn models(&self) -> BTreeSet<&str> {
-        self.by_id.values().flat_map(|request| &request.replies).filter_map(|reply| reply.model.as_deref()).collect()
     }
 
     /// Returns the tokens of all replies.
@@ -159,15 +252,14 @@ impl JudgeReplies {
 /// Reads the lines of a file of JSON objects.
 ///
 /// # Errors
-/// An unreadable file, or a line of another type, with its number.
-pub(super) fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path, add: &mut dyn FnMut(T)) -> Result<()> {
-    let bytes = files::read_bounded(path, MAX_BYTES).map_err(Error::io(path))?;
-    let text = decode(&bytes).about(path)?;
-    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let parsed = serde_json::from_str(line).map_err(|error| Error::caused_by(Kind::Invalid, error));
-        add(parsed.about(format!("line {number}")).about(path)?);
-    }
-    Ok(())
+/// An unreadable file; with its number, a line of another type or over 16 MiB, or the error of `add`.
+pub(super) fn read_lines<T: for<'de> Deserialize<'de>>(
+    path: &Path,
+    add: &mut dyn FnMut(T) -> Result<()>,
+) -> Result<()> {
+    records::read_lines(path, &mut |_, line| {
+        add(serde_json::from_str(line).map_err(|error| Error::caused_by(Kind::Invalid, error))?)
+    })
 }
 
 #[cfg(test)]
@@ -188,24 +280,44 @@ mod tests {
 
     #[test]
     fn equal_texts_are_one_reply_and_different_ones_a_contradiction() {
-        let mut replies = JudgeReplies::default();
-        for line in [line("a", "x"), line("a", "x"), line("b", "x"), line("b", "y")] {
-            replies.add(&line);
-        }
-        let n = |id| replies.get(id).map(|request| request.replies.len());
-        assert_eq!((n("a"), n("b"), n("c")), (Some(1), Some(2), None));
-        assert_eq!((replies.models(), replies.usage().prompt_tokens), (BTreeSet::from(["m"]), 9));
-        assert_eq!(replies.unknown(&BTreeSet::from(["a"])), ["b"]);
+        let mut request = RequestReplies::default();
+        let mut n_after = |line: &ReplyLine| {
+            request.add(line).expect("few");
+            request.replies.len()
+        };
+        assert_eq!([line("a", "x"), line("a", "x"), line("a", "y")].map(|line| n_after(&line)), [1, 1, 2]);
+        let mut other = line("a", "x");
+        other.response.as_mut().expect("a response").body["model"] = json!("n");
+        assert_eq!(n_after(&other), 3);
+        let more = (0..MAX_REPLIES).map(|i| line("a", &i.to_string())).try_for_each(|line| request.add(&line));
+        assert_eq!(more.expect_err("many").to_string(), "over 100 different replies to `a`");
     }
 
     #[test]
     fn a_reply_makes_up_for_a_failure() {
-        let mut replies = JudgeReplies::default();
-        replies.add(&failure("a", json!({ "status_code": 429, "body": { "error": { "message": "slow down" } } })));
-        let failed = replies.get("a").cloned().expect("a request");
-        assert_eq!((failed.replies.len(), failed.failure.as_deref()), (0, Some("status 429: slow down")));
-        replies.add(&line("a", "x"));
-        assert_eq!(replies.get("a").map(|request| request.replies.len()), Some(1));
+        let mut request = RequestReplies::default();
+        let limited = json!({ "status_code": 429, "body": { "error": { "message": "slow down" } } });
+        request.add(&failure("a", limited)).expect("few");
+        assert_eq!((request.replies.len(), request.failure.as_deref()), (0, Some("status 429: slow down")));
+        request.add(&line("a", "x")).expect("few");
+        assert_eq!(request.replies.len(), 1);
+    }
+
+    #[test]
+    fn tokens_are_those_that_the_service_says_and_else_unknown() {
+        let usage = |usage: Value| TokenUsage::of_response(&json!({ "usage": usage }));
+        let known = TokenUsage { prompt_tokens: 4, completion_tokens: 5, unknown_replies: 0 };
+        assert_eq!(usage(json!({ "prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9 })), known);
+        let unknown = TokenUsage { unknown_replies: 1, ..TokenUsage::default() };
+        for value in [
+            Value::Null,
+            json!({ "prompt_tokens": 4 }),
+            json!({ "prompt_tokens": null, "completion_tokens": 5 }),
+            json!({ "prompt_tokens": -4, "completion_tokens": 5 }),
+        ] {
+            assert_eq!(usage(value), unknown);
+        }
+        assert_eq!(TokenUsage::of_response(&json!({})), unknown);
     }
 
     #[test]

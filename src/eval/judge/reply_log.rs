@@ -5,26 +5,39 @@
 //! answered. An unfinished last line is cut off. The file is locked while a run writes. Each line has the hash of its
 //! request: a reply to another answer of the model joins nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::replies::{JudgeReplies, ReplyLine, read_lines};
-use super::requests::JudgeOptions;
+use super::replies::{JudgeReplies, ReplyLine, RequestReplies, read_lines};
+use super::requests::{JudgeOptions, JudgeRequest};
 use super::spec::JudgeSpec;
-use crate::error::{About as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files::output::open_to_append;
 use crate::files::{self, Durability};
 
 const SETUP: &str = "judge.json";
 const REPLIES: &str = "replies.jsonl";
+/// Number of bytes that are read at a time from the end of a log.
+const TAIL: u64 = 64 << 10;
+
+/// Format of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyLogFormat {
+    /// Ids with the hash of their request.
+    #[default]
+    #[serde(rename = "vidense-judge-2")]
+    Second,
+}
 
 /// Judge and model of a log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgeSetup {
+    /// Format of the log.
+    pub format: ReplyLogFormat,
     /// Name of the judge.
     pub judge: String,
     /// Hash of the prompt.
@@ -43,6 +56,7 @@ impl JudgeSetup {
     /// Returns the setup of a judge and a model.
     pub fn new(judge: &JudgeSpec, options: &JudgeOptions) -> Self {
         Self {
+            format: ReplyLogFormat::default(),
             judge: judge.name.clone(),
             prompt_hash: judge.prompt_hash(),
             model: options.model.clone(),
@@ -58,9 +72,8 @@ impl JudgeSetup {
 pub struct ReplyLog {
     path: PathBuf,
     file: File,
-    lines: Vec<ReplyLine>,
-    /// Id and hash of the requests that have a reply.
-    answered: HashSet<(String, String)>,
+    /// Replies by the hash of their request and its id.
+    by_request: HashMap<(String, String), RequestReplies>,
 }
 
 impl ReplyLog {
@@ -75,10 +88,10 @@ impl ReplyLog {
         let mut file = open_to_append(&path).map_err(Error::io(&path))?;
         lock_file(&file, &path)?;
         cut_unfinished_line(&mut file).map_err(Error::io(&path))?;
-        let mut log = Self { path: path.clone(), file, lines: Vec::new(), answered: HashSet::new() };
+        let mut log = Self { path: path.clone(), file, by_request: HashMap::new() };
         read_lines(&path, &mut |line: ReplyLine| log.keep(line))?;
         let setup_path = dir.join(SETUP);
-        if log.answered.is_empty() {
+        if log.by_request.values().all(|request| request.replies.is_empty()) {
             // Failures alone, such as those of a wrong model's name, bind nobody.
             write_setup(&setup_path, setup)?;
         } else {
@@ -95,38 +108,36 @@ impl ReplyLog {
         let mut bytes = serde_json::to_vec(&line).map_err(|error| Error::caused_by(Kind::Invalid, error))?;
         bytes.push(b'\n');
         self.file.write_all(&bytes).and_then(|()| self.file.sync_data()).map_err(Error::io(&self.path))?;
-        self.keep(line);
-        Ok(())
+        self.keep(line)
     }
 
     /// Returns whether a request has a reply.
-    pub(super) fn has_reply(&self, custom_id: &str, request: &str) -> bool {
-        self.answered.contains(&(custom_id.to_owned(), request.to_owned()))
+    pub(super) fn has_reply(&self, custom_id: &str, hash: &str) -> bool {
+        self.request(custom_id, hash).is_some_and(|request| !request.replies.is_empty())
     }
 
-    /// Returns the replies to requests, given as bodies by their ids; replies to other requests are left out.
-    pub fn replies<'r>(&self, requests: impl IntoIterator<Item = (&'r str, &'r str)>) -> JudgeReplies {
-        let known: HashSet<(String, String)> =
-            requests.into_iter().map(|(custom_id, body)| (custom_id.to_owned(), request_hash(body))).collect();
+    /// Returns the replies to requests; replies to other requests are left out.
+    pub fn replies<'r>(&self, requests: impl IntoIterator<Item = &'r JudgeRequest>) -> JudgeReplies {
         let mut replies = JudgeReplies::default();
-        let is_known = |line: &&ReplyLine| {
-            line.request.as_ref().is_some_and(|hash| known.contains(&(line.custom_id.clone(), hash.clone())))
-        };
-        self.lines.iter().filter(is_known).for_each(|line| replies.add(line));
+        for request in requests {
+            if let Some(received) = self.request(&request.custom_id, &request.hash) {
+                replies.insert(&request.custom_id, received.clone());
+            }
+        }
         replies
     }
 
-    fn keep(&mut self, line: ReplyLine) {
-        if let (Some(request), Ok(_)) = (&line.request, line.outcome()) {
-            self.answered.insert((line.custom_id.clone(), request.clone()));
-        }
-        self.lines.push(line);
+    fn request(&self, custom_id: &str, hash: &str) -> Option<&RequestReplies> {
+        self.by_request.get(&(custom_id.to_owned(), hash.to_owned()))
     }
-}
 
-/// Returns the hash of a request's body.
-pub(super) fn request_hash(body: &str) -> String {
-    blake3::hash(body.as_bytes()).to_hex().to_string()
+    fn keep(&mut self, line: ReplyLine) -> Result<()> {
+        let hash = line.request.clone().ok_or_else(|| {
+            let hint = "`eval judge read` joins the replies of a batch";
+            Error::invalid("a line without the hash of its request").with_hint(hint)
+        })?;
+        self.by_request.entry((line.custom_id.clone(), hash)).or_default().add(&line)
+    }
 }
 
 fn lock_file(file: &File, path: &Path) -> Result<()> {
@@ -151,7 +162,7 @@ fn write_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
 fn check_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
     let bytes = files::read(path).map_err(Error::io(path))?;
     let kept: JudgeSetup =
-        serde_json::from_slice(&bytes).map_err(|error| Error::caused_by(Kind::Invalid, error)).about(path)?;
+        serde_json::from_slice(&bytes).map_err(|error| unknown_format(error).about(path))?;
     if kept == *setup {
         return Ok(());
     }
@@ -162,11 +173,28 @@ fn check_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
     Err(Error::invalid(rule).with_hint("the same judge and model, or another directory").about(path))
 }
 
+fn unknown_format(cause: serde_json::Error) -> Error {
+    let hint = "a log of another version of the program: ask into another directory";
+    Error::caused_by(Kind::Invalid, cause).with_hint(hint)
+}
+
+/// Cuts off what follows the last line break. The file is read backwards as far as that.
 fn cut_unfinished_line(file: &mut File) -> io::Result<()> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let whole = end;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    if end < bytes.len() { file.set_len(end as u64) } else { Ok(()) }
+    while end > 0 {
+        let begin = end.saturating_sub(TAIL);
+        bytes.clear();
+        file.seek(SeekFrom::Start(begin))?;
+        io::Read::by_ref(file).take(end - begin).read_to_end(&mut bytes)?;
+        if let Some(at) = bytes.iter().rposition(|&byte| byte == b'\n') {
+            end = begin + at as u64 + 1;
+            break;
+        }
+        end = begin;
+    }
+    if end < whole { file.set_len(end) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -179,10 +207,11 @@ mod tests {
         JudgeSetup::new(&judge, &JudgeOptions { model: model.to_owned() })
     }
 
-    fn line(id: &str, body: &str, status: u16) -> ReplyLine {
+    /// A line about a request whose hash is `hash`.
+    fn line(id: &str, hash: &str, status: u16) -> ReplyLine {
         let message = json!({ "choices": [{ "message": { "content": "x" } }] });
         let response = json!({ "status_code": status, "body": message });
-        serde_json::from_value(json!({ "custom_id": id, "request": request_hash(body), "response": response }))
+        serde_json::from_value(json!({ "custom_id": id, "request": hash, "response": response }))
             .expect("a line")
     }
 
@@ -201,12 +230,19 @@ mod tests {
         std::fs::write(&path, [&whole[..], b"{\"custom_id\": \"c\""].concat()).expect("room");
         let mut log = ReplyLog::open(dir.path(), &setup("m")).expect("the same log");
         assert_eq!(std::fs::read(&path).expect("a log"), whole);
-        let has = |log: &ReplyLog, id, body| log.has_reply(id, &request_hash(body));
+        let has = |log: &ReplyLog, id, hash| log.has_reply(id, hash);
         assert_eq!((has(&log, "a", "1"), has(&log, "a", "other"), has(&log, "b", "2")), (true, false, false));
         log.append(line("b", "2", 200)).expect("room");
         assert!(has(&log, "b", "2"));
-        let replies = log.replies([("a", "other"), ("b", "2")]);
-        assert_eq!((replies.get("a"), replies.get("b").map(|request| request.replies.len())), (None, Some(1)));
+        drop(log);
+        let cut = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).expect("room");
+            cut_unfinished_line(&mut open_to_append(&path).expect("a log")).expect("a file");
+            std::fs::read(&path).expect("a log")
+        };
+        let long = vec![b'x'; 3 * TAIL as usize];
+        assert_eq!(cut(&[b"a\n", &long[..]].concat()), b"a\n");
+        assert_eq!((cut(&long), cut(b"a\nb\n"), cut(b"")), (Vec::new(), b"a\nb\n".to_vec(), Vec::new()));
     }
 
     #[test]
@@ -220,5 +256,8 @@ mod tests {
         drop(log);
         let error = ReplyLog::open(dir.path(), &setup("n")).expect_err("another model").to_string();
         assert!(error.contains("replies of `video-chatgpt-qa` by `m` at temperature 0"), "{error}");
+        std::fs::write(dir.path().join(SETUP), r#"{"judge": "video-chatgpt-qa", "model": "m"}"#).expect("room");
+        let error = ReplyLog::open(dir.path(), &setup("m")).expect_err("another format").to_string();
+        assert!(error.contains("missing field `format`") && error.contains("hint: a log of another version"), "{error}");
     }
 }

@@ -1,8 +1,9 @@
 //! Requests to a judge: one for each answered question, or for each pair of questions with one reference.
 //!
-//! A request is a body of OpenAI's chat completions; a line of a batch wraps it with its id (`custom_id`), which is the
-//! name of the judge and the id of the question: replies of another judge join nothing. Questions without an answer are
-//! not sent. The two questions of a pair have the ids `key/1` and `key/2`, as [`dataset`](crate::eval::dataset) makes
+//! A request is a body of OpenAI's chat completions; a line of a batch wraps it with its id (`custom_id`): the name of
+//! the judge, the id of the question, and the first digits of the hash of the body, so that replies of another judge or
+//! about another answer join nothing. The model is no part of the hash: replies name theirs. Questions without an answer
+//! are not sent. The two questions of a pair have the ids `key/1` and `key/2`, as [`dataset`](crate::eval::dataset) makes
 //! them of VCG-Bench's consistency.
 
 use std::collections::HashMap;
@@ -16,6 +17,8 @@ use crate::eval::benchmark::{ScoredAnswer, fill};
 
 /// Address of chat completions in a batch.
 const BATCH_URL: &str = "/v1/chat/completions";
+/// Number of digits of the hash in an id.
+const ID_DIGITS: usize = 16;
 
 /// Options of requests that a judge's description does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +30,8 @@ pub struct JudgeOptions {
 /// Body of a request.
 #[derive(Serialize)]
 struct ChatBody<'a> {
-    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
     messages: Vec<ChatMessage<'a>>,
     temperature: f64,
     max_tokens: usize,
@@ -53,12 +57,16 @@ struct BatchLine<'a> {
 /// A request to a judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JudgeRequest {
-    /// Id, unique among the requests.
+    /// Id, unique among the requests: `judge/question/digits of the hash`; without the digits where it is not sent.
     pub custom_id: String,
     /// Indices of the questions: one, or the two of a pair.
     pub questions: Vec<usize>,
     /// Text of the turn; `None` if a question has no answer, which is not sent.
     user: Option<String>,
+    /// Name of the judge and id of the question or pair: the id without the digits.
+    pub(super) subject: String,
+    /// Hash (BLAKE3) of the body without its model; empty where it is not sent.
+    pub(super) hash: String,
 }
 
 /// Requests about the answers of a run.
@@ -69,7 +77,25 @@ pub struct JudgeRequests<'j> {
     pub all: Vec<JudgeRequest>,
 }
 
+/// Questions of a request, and the text of its turn.
+struct Asked {
+    questions: Vec<usize>,
+    user: Option<String>,
+}
+
 impl JudgeRequest {
+    fn new(judge: &JudgeSpec, subject: String, Asked { questions, user }: Asked) -> Result<Self> {
+        let hash = match &user {
+            Some(user) => blake3::hash(body_of(judge, user, None)?.as_bytes()).to_hex().to_string(),
+            None => String::new(),
+        };
+        let custom_id = match hash.get(..ID_DIGITS) {
+            Some(digits) => format!("{subject}/{digits}"),
+            None => subject.clone(),
+        };
+        Ok(Self { custom_id, questions, user, subject, hash })
+    }
+
     /// Returns whether every question has an answer to be judged.
     pub fn is_sent(&self) -> bool {
         self.user.is_some()
@@ -99,10 +125,10 @@ impl<'j> JudgeRequests<'j> {
                     None => continue,
                 },
             };
-            let custom_id = format!("{}/{key}", judge.name);
+            let subject = format!("{}/{key}", judge.name);
             let chosen: Vec<&ScoredAnswer> = questions.iter().map(|&index| &answers[index]).collect();
             let user = user_text(judge, &chosen);
-            all.push(JudgeRequest { custom_id, questions, user });
+            all.push(JudgeRequest::new(judge, subject, Asked { questions, user })?);
         }
         Ok(Self { judge, all })
     }
@@ -115,23 +141,10 @@ impl<'j> JudgeRequests<'j> {
         let mut bodies = Vec::new();
         for request in &self.all {
             if let Some(user) = &request.user {
-                bodies.push((request, self.body(user, options)?));
+                bodies.push((request, body_of(self.judge, user, Some(&options.model))?));
             }
         }
         Ok(bodies)
-    }
-
-    fn body(&self, user: &str, options: &JudgeOptions) -> Result<String> {
-        let judge = self.judge;
-        let system = judge.system.as_deref().map(|content| ChatMessage { role: "system", content });
-        let body = ChatBody {
-            model: &options.model,
-            messages: system.into_iter().chain([ChatMessage { role: "user", content: user }]).collect(),
-            temperature: judge.temperature,
-            max_tokens: judge.max_tokens,
-            seed: judge.seed,
-        };
-        serde_json::to_string(&body).map_err(of_json)
     }
 
     /// Returns the lines of a batch (JSON Lines), one for each request that is sent.
@@ -146,6 +159,19 @@ impl<'j> JudgeRequests<'j> {
         };
         self.bodies(options)?.into_iter().map(line).collect()
     }
+}
+
+/// Returns the body of a request as JSON.
+fn body_of(judge: &JudgeSpec, user: &str, model: Option<&str>) -> Result<String> {
+    let system = judge.system.as_deref().map(|content| ChatMessage { role: "system", content });
+    let body = ChatBody {
+        model,
+        messages: system.into_iter().chain([ChatMessage { role: "user", content: user }]).collect(),
+        temperature: judge.temperature,
+        max_tokens: judge.max_tokens,
+        seed: judge.seed,
+    };
+    serde_json::to_string(&body).map_err(of_json)
 }
 
 fn of_json(cause: serde_json::Error) -> Error {

@@ -56,9 +56,10 @@ fn prompts_are_those_of_the_scripts() {
         let lines = JudgeRequests::new(&judge, &answers).unwrap().batch_lines(&model).unwrap();
         let line: Value = serde_json::from_str(&lines[0]).unwrap();
         let body = json!({ "model": "m", "messages": messages, "temperature": 0.0, "max_tokens": 64 });
-        let id = format!("{name}/k");
         assert_eq!(lines.len(), 1);
-        assert_eq!(line, json!({ "custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body }));
+        let digits = line["custom_id"].as_str().unwrap().strip_prefix(&format!("{name}/k/")).unwrap();
+        assert!(digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()), "{digits}");
+        assert_eq!(line, json!({ "custom_id": line["custom_id"], "method": "POST", "url": "/v1/chat/completions", "body": body }));
     }
 }
 
@@ -156,9 +157,20 @@ fn completion(text: &str) -> Value {
     })
 }
 
+/// Returns the id of the first request of a judge about answers.
+fn custom_id(judge: &str, answers: &[ScoredAnswer]) -> String {
+    let judge = open_judge(judge).unwrap();
+    JudgeRequests::new(&judge, answers).unwrap().all[0].custom_id.clone()
+}
+
+/// Id of the request about an answer that is its own id.
+fn id_of(name: &str) -> String {
+    custom_id("video-chatgpt-qa", &[answer(name, "what?", "a dog", Some(name))])
+}
+
 fn reply(id: &str, text: &str) -> Value {
     let response = json!({ "status_code": 200, "request_id": "r", "body": completion(text) });
-    json!({ "id": "batch_req", "custom_id": format!("video-chatgpt-qa/{id}"), "response": response, "error": null })
+    json!({ "id": "batch_req", "custom_id": id_of(id), "response": response, "error": null })
 }
 
 const YES: &str = "{'pred': 'yes', 'score': 4}";
@@ -179,7 +191,7 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
     assert!(stderr(&output).contains("7 requests at temperature 0; 2 more are not sent"), "{}", stderr(&output));
     assert_eq!(work.lines("requests.jsonl").len(), 7);
     let error = json!({ "code": "server_error", "message": "out of luck" });
-    let failed = json!({ "custom_id": "video-chatgpt-qa/error", "response": null, "error": error });
+    let failed = json!({ "custom_id": id_of("error"), "response": null, "error": error });
     let (stranger, unsent) = (reply("stranger", YES), reply("empty", YES));
     let first = [reply("yes", YES), reply("no", NO), reply("prose", "Both are dogs."), reply("same", YES), failed];
     let second = [reply("twice", YES), reply("twice", NO), reply("same", YES), stranger, unsent];
@@ -188,7 +200,13 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
     let read = ["read", "scored.jsonl", "first.jsonl", "second.jsonl", "--out", "judged.jsonl", "--json"];
     let output = work.run(&[&read[..], &judge].concat());
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("1 replies are to no request"), "{}", stderr(&output));
+    let unused = |to: &str, id: &str| format!("1 replies are {to}, and are not used: {}", id_of(id));
+    for text in [
+        unused("to requests about other answers of the model, or by another judge's prompt", "empty"),
+        unused("to no request of this judge about these questions", "stranger"),
+    ] {
+        assert!(stderr(&output).contains(&text), "{text} in {}", stderr(&output));
+    }
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let counts = json!({
         "judged": 3, "unanswered": 2, "missing": 1, "failed": 1, "unparsed": 1, "duplicate": 1, "fractional": 0,
@@ -254,9 +272,10 @@ fn pairs_are_one_request_and_share_its_score() {
         [of("a/1", "what?", Some("a dog")), of("a/2", "which?", Some("a cat")), of("b/1", "what?", Some("x"))];
     let unpaired = JudgeRequests::new(&open_judge("video-chatgpt-consistency").unwrap(), &answers).unwrap_err();
     assert!(unpaired.to_string().starts_with("question `b/1`: is not one of a pair"), "{unpaired}");
-    let work = Work::new(&[&answers[..], &[of("b/2", "which?", None)]].concat());
-    let body = completion("{'score': 2}");
-    let line = json!({ "custom_id": "video-chatgpt-consistency/a", "response": { "status_code": 200, "body": body } });
+    let answers = [&answers[..], &[of("b/2", "which?", None)]].concat();
+    let work = Work::new(&answers);
+    let (body, id) = (completion("{'score': 2}"), custom_id("video-chatgpt-consistency", &answers));
+    let line = json!({ "custom_id": id, "response": { "status_code": 200, "body": body } });
     work.write("replies.jsonl", &[line]);
     let judge = ["--judge", "video-chatgpt-consistency", "--out", "judged.jsonl", "--json"];
     let output = work.run(&[&["read", "scored.jsonl", "replies.jsonl"][..], &judge].concat());
@@ -307,6 +326,61 @@ fn published_results_are_of_the_same_split_and_judging_model() {
     assert!(!spec(2, "gpt-4").0.contains("published"));
     let (table, notes) = spec(3, "m-0125");
     assert!(!table.contains("published") && notes.contains("2 questions, the split has 3"), "{table}{notes}");
+}
+
+#[test]
+fn replies_to_other_answers_join_nothing() {
+    let work = Work::of(&["a", "b"]);
+    let service = FakeJudge::start(|_, _| Reaction::Says(YES));
+    assert_eq!(work.ask(&service, &[]).output().unwrap().status.code(), Some(0));
+    let read = |scored: &str, replies: &str| {
+        let _ = std::fs::remove_file(work.path("joined.jsonl"));
+        work.run(&["read", scored, replies, "--judge", "video-chatgpt-qa", "--out", "joined.jsonl"])
+    };
+    // Another run gave other answers to the same questions; of the second run one answer is equal.
+    let run = |given: [&str; 2]| {
+        let lines = ["a", "b"].iter().zip(given).map(|(id, given)| answer(id, "what?", "a dog", Some(given)));
+        lines.map(|answer| serde_json::to_value(answer).unwrap()).collect::<Vec<_>>()
+    };
+    work.write("wrong.jsonl", &run(["x", "y"]));
+    work.write("half.jsonl", &run(["a", "y"]));
+    let output = read("wrong.jsonl", "out/replies.jsonl");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let words = "no reply is to a request about these answers: 2 are to other answers, 0 to others";
+    assert!(stderr(&output).contains(words) && !work.path("joined.jsonl").exists(), "{}", stderr(&output));
+    let output = read("half.jsonl", "out/replies.jsonl");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let status: Vec<Value> = work.lines("joined.jsonl").iter().map(|line| line["judge"]["status"].clone()).collect();
+    assert_eq!(status, ["judged", "missing"]);
+    // A forged hash, and an id without one.
+    let mut lines = work.lines("out/replies.jsonl");
+    lines.retain(|line| line["custom_id"] == id_of("a"));
+    lines[0]["request"] = json!("other");
+    work.write("forged.jsonl", &lines);
+    assert!(stderr(&read("scored.jsonl", "forged.jsonl")).contains("1 are to other answers"));
+    lines[0]["custom_id"] = json!("video-chatgpt-qa/a");
+    work.write("old.jsonl", &lines);
+    let text = stderr(&read("scored.jsonl", "old.jsonl"));
+    assert!(text.contains("line 1: the id `video-chatgpt-qa/a` does not say which answer was judged"), "{text}");
+}
+
+#[test]
+fn tokens_that_a_service_does_not_say_are_told() {
+    let work = Work::of(&["a", "b"]);
+    let service = FakeJudge::start(|name, _| {
+        let mut body = completion(YES);
+        if name == "b" {
+            body["usage"]["prompt_tokens"] = json!(-4);
+        }
+        Reaction::Responds("200 OK", "", body.to_string())
+    });
+    let prices = ["--price-in", "0.5", "--price-out", "1.5"];
+    let text = stderr(&work.ask(&service, &prices).output().unwrap());
+    assert!(text.contains("tokens: at least 100 of prompts and 10 of replies") && text.contains("; price at least 0.0001"), "{text}");
+    assert!(text.contains("the service does not say the tokens of 1 replies"), "{text}");
+    let output = work.ask(&service, &[&prices[..], &["--json"]].concat()).output().unwrap();
+    let cost = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["cost"];
+    assert_eq!((&cost["is_lower_bound"], &cost["tokens"]["unknown_replies"]), (&json!(true), &json!(1)));
 }
 
 /// Response of a fake service to one request.
@@ -409,7 +483,7 @@ fn a_service_is_asked_again_where_that_helps_and_each_failure_stays_alone() {
     });
     assert_eq!(report["counts"], counts, "{text}");
     assert!(
-        text.contains("video-chatgpt-qa/refused: status 400: too\\x07 long") && !text.contains("secret-key"),
+        text.contains(&format!("{}: status 400: too\\x07 long", id_of("refused"))) && !text.contains("secret-key"),
         "{text}"
     );
     // Seven replies of 100 and 10 tokens: 700 · 0.5 and 70 · 1.5 per million.

@@ -112,7 +112,7 @@ impl AskJudge {
         });
         bar.finish_and_clear();
         let report = report?;
-        let replies = log.replies(bodies.iter().map(|(request, body)| (request.custom_id.as_str(), body.as_str())));
+        let replies = log.replies(bodies.iter().map(|(request, _)| *request));
         let cost = self.cost(replies.usage(), &report);
         if report.n_left > 0 {
             return self.stopped(&report, bodies.len());
@@ -127,7 +127,7 @@ impl AskJudge {
         let money = self.price_in.zip(self.price_out).map(|(of_prompts, of_replies)| {
             price(tokens.prompt_tokens, of_prompts) + price(tokens.completion_tokens, of_replies)
         });
-        JudgeCost { tokens, tokens_of_this_run: report.usage, money }
+        JudgeCost { tokens, tokens_of_this_run: report.usage, money, is_lower_bound: tokens.unknown_replies > 0 }
     }
 
     /// Tells how far a stopped run came.

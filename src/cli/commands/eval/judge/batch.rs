@@ -1,18 +1,17 @@
 //! `vidense eval judge request` and `read`: the requests of a batch, and the join of its replies.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use vidense::eval::judge::{JudgeOptions, JudgeReplies, JudgeRequests, judge_answers, open_judge, read_scored};
+use vidense::eval::judge::{
+    JudgeOptions, JudgeReplies, JudgeRequests, UnjoinedReplies, judge_answers, open_judge, read_scored,
+};
 use vidense::files::output::check_not_input;
 
 use super::report::JudgeReportArgs;
 use super::{JudgeInput, write_judged, write_lines};
 use crate::cli::output;
 
-/// Maximum number of ids that a warning names.
-const MAX_NAMED: usize = 5;
 /// Maximum number of requests of a batch of OpenAI's API.
 const MAX_BATCH: usize = 50_000;
 
@@ -88,15 +87,19 @@ impl ReadReplies {
         check_not_input(&self.out, inputs)?;
         let answers = read_scored(scored)?;
         let requests = JudgeRequests::new(&judge, &answers)?;
-        let replies = JudgeReplies::read(&self.replies)?;
-        let known: BTreeSet<&str> = requests.all.iter().map(|request| request.custom_id.as_str()).collect();
-        let unknown = replies.unknown(&known);
-        if !unknown.is_empty() {
-            let (n, named) = (unknown.len(), unknown[..unknown.len().min(MAX_NAMED)].join(", "));
-            output::warning(&format!("{n} replies are to no request of this judge about these answers: {named}"));
-        }
+        let replies = JudgeReplies::read(&self.replies, &requests.all)?;
+        warn_of(&replies.to_other_answers, "to requests about other answers of the model, or by another judge's prompt");
+        warn_of(&replies.to_other_questions, "to no request of this judge about these questions");
         let judged = judge_answers(&judge, &answers, &requests, &replies);
         write_judged(&self.out, &judged)?;
         self.report.print(&judge, &judged, None)
+    }
+}
+
+/// Warns of replies that are not used.
+fn warn_of(unjoined: &UnjoinedReplies, to: &str) {
+    let UnjoinedReplies { n, named } = unjoined;
+    if *n > 0 {
+        output::warning(&format!("{n} replies are {to}, and are not used: {}", named.join(", ")));
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct JudgeCost {
     pub(super) tokens_of_this_run: TokenUsage,
     /// Price of all replies, if prices are given.
     pub(super) money: Option<f64>,
+    /// Whether tokens and price are lower bounds: the service does not say the tokens of some replies.
+    pub(super) is_lower_bound: bool,
 }
 
 /// Report, as `--json` prints it.
@@ -139,11 +141,16 @@ fn line_of(row: &BenchmarkRow, table: &JudgeTable) -> String {
 }
 
 fn print_cost(cost: JudgeCost) -> anyhow::Result<()> {
-    let JudgeCost { tokens, tokens_of_this_run: now, money } = cost;
-    let money = money.map(|money| format!("; price {money:.4}")).unwrap_or_default();
+    let JudgeCost { tokens, tokens_of_this_run: now, money, is_lower_bound } = cost;
+    let at_least = if is_lower_bound { "at least " } else { "" };
+    let money = money.map(|money| format!("; price {at_least}{money:.4}")).unwrap_or_default();
     output::note(&format!(
-        "tokens: {} of prompts and {} of replies, of which {} and {} in this run{money}",
+        "tokens: {at_least}{} of prompts and {} of replies, of which {} and {} in this run{money}",
         tokens.prompt_tokens, tokens.completion_tokens, now.prompt_tokens, now.completion_tokens
     ));
+    if is_lower_bound {
+        let n = tokens.unknown_replies;
+        output::warning(&format!("the service does not say the tokens of {n} replies, which are not in these numbers"));
+    }
     Ok(())
 }
