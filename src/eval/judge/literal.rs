@@ -1,7 +1,8 @@
 //! Dictionaries in a judge's reply: a literal of Python or an object of JSON, with text around it.
 //!
 //! A dictionary has texts as keys, and texts, numbers and the constants of both languages as values: a subset of what
-//! Python's `ast.literal_eval` reads, and of JSON. Called by `verdict`.
+//! Python's `ast.literal_eval` reads, and of JSON. A dictionary within another one is not a verdict of its own: the scripts
+//! take the keys of the outer one. Called by `verdict`.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -20,26 +21,34 @@ pub(super) enum LiteralValue {
 /// Entries of a dictionary in their order.
 pub(super) type LiteralDict = Vec<(String, LiteralValue)>;
 
-/// Returns the dictionaries of a text from left to right; none lies within another one.
-pub(super) fn find_dicts(text: &str) -> Vec<LiteralDict> {
+/// Returns the dictionaries of a text from left to right; `None` if one of them has another one in it.
+pub(super) fn find_dicts(text: &str) -> Option<Vec<LiteralDict>> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('{') {
-        let mut parser = LiteralParser { rest: rest[at..].chars().peekable() };
+        let mut parser = LiteralParser { rest: rest[at..].chars().peekable(), has_key: false };
         match parser.dict() {
             Some(dict) => {
                 found.push(dict);
                 let left: usize = parser.rest.map(char::len_utf8).sum();
                 rest = &rest[rest.len() - left..];
             }
-            None => rest = &rest[at + 1..],
+            None => {
+                rest = &rest[at + 1..];
+                let is_nested = rest.find(['{', '}']).is_some_and(|brace| rest[brace..].starts_with('{'));
+                if parser.has_key && is_nested {
+                    return None;
+                }
+            }
         }
     }
-    found
+    Some(found)
 }
 
 struct LiteralParser<'t> {
     rest: Peekable<Chars<'t>>,
+    /// Whether a key was read: the brace begins a dictionary, even if the rest is not understood.
+    has_key: bool,
 }
 
 impl LiteralParser<'_> {
@@ -62,6 +71,7 @@ impl LiteralParser<'_> {
             let key = self.text()?;
             self.skip_space();
             self.expect(':')?;
+            self.has_key = true;
             self.skip_space();
             entries.push((key, self.value()?));
         }
@@ -153,7 +163,7 @@ mod tests {
             let json = serde_json::json!({ key.clone(): text, "n": number });
             let expected = vec![(key, LiteralValue::Text(text)), ("n".to_owned(), LiteralValue::Number(number))];
             prop_assume!(expected[0].0 != "n");
-            prop_assert_eq!(find_dicts(&format!("{before}{json}"))[0].clone(), expected);
+            prop_assert_eq!(find_dicts(&format!("{before}{json}")), Some(vec![expected]));
             // Any text ends.
             find_dicts(&noise);
         }
@@ -164,7 +174,7 @@ mod tests {
             LiteralValue::Number(value) => Some((key, value)),
             _ => None,
         };
-        find_dicts(text).into_iter().map(|dict| dict.into_iter().filter_map(number).collect()).collect()
+        find_dicts(text).into_iter().flatten().map(|dict| dict.into_iter().filter_map(number).collect()).collect()
     }
 
     #[test]
@@ -177,8 +187,23 @@ mod tests {
     }
 
     #[test]
+    fn a_dictionary_with_another_one_in_it_is_not_understood() {
+        for text in [
+            r#"{"a": {"b": 1}}"#,
+            "{'a': [{'b': 1}]}",
+            "{'a': f({'b': 1})}",
+            "{'a': 1, {'b': 1}",
+            "{'b': 1} {'a': x, 'c': {'b': 1}}",
+        ] {
+            assert_eq!(find_dicts(text), None, "{text}");
+        }
+        assert_eq!(find_dicts("{'a': x} {not {'b': 1}").map(|found| found.len()), Some(1));
+        assert_eq!(find_dicts(&"{'a':".repeat(100_000)), None);
+    }
+
+    #[test]
     fn texts_have_escapes_and_no_line_breaks() {
-        let text = |text: &str| find_dicts(text).first().map(|dict| dict[0].clone());
+        let text = |text: &str| find_dicts(text)?.first().map(|dict| dict[0].clone());
         let of = |key: &str, value: &str| Some((key.to_owned(), LiteralValue::Text(value.to_owned())));
         assert_eq!(text(r#"{'it\'s': "a\u00e9\n{"}"#), of("it's", "a\u{e9}\n{"));
         assert_eq!(text(r#"{"a": "\ud83d\ude00"}"#), of("a", "\u{fffd}\u{fffd}"));

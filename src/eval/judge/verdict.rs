@@ -19,7 +19,7 @@ pub struct JudgeVerdict {
 
 /// Parses a reply; returns `None` for a reply that is not understood.
 pub fn parse_verdict(judge: &JudgeSpec, reply: &str) -> Option<JudgeVerdict> {
-    let dicts = find_dicts(reply);
+    let dicts = find_dicts(reply)?;
     let keys = ["score", "pred"];
     let mut verdicts = dicts.iter().filter(|dict| dict.iter().any(|(key, _)| keys.contains(&key.as_str())));
     let first = of_dict(judge, verdicts.next()?)?;
@@ -70,6 +70,8 @@ mod tests {
             ("{'pred': 'yes'}", None),
             ("{'score': 4}", None),
             ("{'score': 4, 'pred': 'yes', 'score': 5}", None),
+            ("{'result': {'pred': 'yes', 'score': 3}}", None),
+            ("{'pred': 'yes', 'score': 3, 'parts': [{'pred': 'no', 'score': 1}]}", None),
             ("yes, 4", None),
             ("", None),
         ] {
