@@ -3,6 +3,7 @@
 //! and by the benchmarks and tests of quantization.
 
 pub mod benchmark;
+mod compare;
 pub mod dataset;
 mod divergence;
 pub mod export;
@@ -14,6 +15,7 @@ pub mod report;
 mod run;
 mod score;
 
+pub use compare::{RunComparison, RunCounts, compare_runs};
 pub use divergence::kl_divergence;
 pub use questions::{EvalQuestion, read_questions};
 pub use run::{EvalEvent, Evaluation};

@@ -3,7 +3,6 @@
 //!
 //! [`dataset`](super::dataset) reads the files, [`metrics`](super::metrics) scores. Called by `eval`.
 
-mod compare;
 mod measure;
 mod prompt;
 mod record;
@@ -13,7 +12,6 @@ mod spec;
 mod submission;
 mod tasks;
 
-pub use compare::{RunComparison, compare_runs};
 pub use measure::Measure;
 pub use prompt::BenchmarkPrompt;
 pub(in crate::eval) use prompt::fill;

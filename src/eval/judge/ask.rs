@@ -120,11 +120,8 @@ pub fn ask_judge(
 ) -> Result<AskReport> {
     let url = service.url();
     service.fetcher.check_post(PostRequest { url: &url, json: "", key: service.key })?;
-    let open = requests.iter().map(|(request, body)| OpenRequest {
-        custom_id: &request.custom_id,
-        body,
-        hash: &request.hash,
-    });
+    let open =
+        requests.iter().map(|(request, body)| OpenRequest { custom_id: &request.custom_id, body, hash: &request.hash });
     let open: Vec<OpenRequest<'_>> = open.filter(|request| !log.has_reply(request.custom_id, request.hash)).collect();
     let worker = JudgeWorker { service, url, pause: SharedPause::default() };
     let mut logger = ReplyLogger { log, stop, on_event, report: AskReport::default(), n_failed_in_row: 0 };

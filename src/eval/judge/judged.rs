@@ -4,6 +4,8 @@
 //! `judge_score` (the score over the judge's maximum, so between 0 and 1), and with a [`JudgeRecord`]. Questions
 //! without a verdict score 0.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,10 @@ pub struct JudgeRecord {
     pub temperature: f64,
     /// Hash of the prompt.
     pub prompt_hash: String,
+    /// Highest score of the judge.
+    pub max_score: f64,
+    /// Hash of the judge's description, [`JudgeSpec::hash`].
+    pub judge_hash: String,
     /// Replies as the judge gave them: one, or several for a duplicate.
     pub replies: Vec<String>,
     /// Verdict `yes` or `no`, of a judge that gives one.
@@ -59,6 +65,79 @@ pub struct JudgeRecord {
     /// Failure of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// Judge of a record, as far as scores depend on it: those of different judges do not compare.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecordedJudge {
+    /// Name of the judge.
+    pub name: String,
+    /// Model that replied, as the service names it, or `unnamed`; `None` without a reply.
+    pub model: Option<String>,
+    /// Temperature of the requests.
+    pub temperature: f64,
+    /// Hash of the prompt.
+    pub prompt_hash: String,
+    /// Highest score.
+    pub max_score: f64,
+    /// Hash of the judge's description.
+    pub judge_hash: String,
+}
+
+/// Model of replies whose service names none.
+const UNNAMED: &str = "unnamed";
+/// Number of digits of a hash in messages.
+const SHOWN_DIGITS: usize = 16;
+
+impl JudgeRecord {
+    /// Returns the judge.
+    pub fn made_by(&self) -> RecordedJudge {
+        let model = || self.model.clone().unwrap_or_else(|| UNNAMED.to_owned());
+        RecordedJudge {
+            name: self.name.clone(),
+            model: (!self.replies.is_empty()).then(model),
+            temperature: self.temperature,
+            prompt_hash: self.prompt_hash.clone(),
+            max_score: self.max_score,
+            judge_hash: self.judge_hash.clone(),
+        }
+    }
+}
+
+impl RecordedJudge {
+    /// Returns whether another record may be of the same judge: it is, or one of both has no reply and so no model.
+    pub fn is_compatible(&self, other: &Self) -> bool {
+        let has_both = self.model.is_some() && other.model.is_some();
+        *self == Self { model: if has_both { other.model.clone() } else { self.model.clone() }, ..other.clone() }
+    }
+
+    /// Describes how the judge of a record differs, whatever its model.
+    fn difference(&self, record: &JudgeRecord) -> Option<String> {
+        let JudgeRecord { name, temperature, max_score, .. } = record;
+        let other = &self.name;
+        if *name != self.name || record.prompt_hash != self.prompt_hash {
+            Some(format!("judged by `{name}` with another prompt than that of `{other}`"))
+        } else if *temperature != self.temperature {
+            Some(format!("judged at temperature {temperature}, and `{other}` has {}", self.temperature))
+        } else if *max_score != self.max_score {
+            Some(format!("judged with the highest score {max_score}, and `{other}` has {}", self.max_score))
+        } else if record.judge_hash != self.judge_hash {
+            Some(format!("judged with other settings than those of `{other}`: verdict, max_tokens or seed"))
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for RecordedJudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, model, temperature, prompt_hash, max_score, judge_hash } = self;
+        let model = model.as_deref().unwrap_or("no model");
+        let digits = |hash: &str| hash.chars().take(SHOWN_DIGITS).collect::<String>();
+        let (prompt, settings) = (digits(prompt_hash), digits(judge_hash));
+        write!(f, "`{name}` by {model} at temperature {temperature}, prompt {prompt}, 0 to {max_score} points, ")?;
+        write!(f, "settings {settings}")
+    }
 }
 
 /// A question with its answer, scores and judgement; a line of the file of judged answers.
@@ -88,10 +167,13 @@ pub fn read_scored(path: &Path) -> Result<Vec<ScoredAnswer>> {
 /// Reads a file of judged answers.
 ///
 /// # Errors
-/// As [`read_scored`].
+/// As [`read_scored`]; a question that comes twice.
 pub fn read_judged(path: &Path) -> Result<Vec<JudgedAnswer>> {
-    let mut answers = Vec::new();
+    let (mut answers, mut ids) = (Vec::new(), HashSet::new());
     read_lines(path, &mut |answer: JudgedAnswer| {
+        if !ids.insert(answer.answer.question_id.clone()) {
+            return Err(Error::invalid(format!("the question `{}` comes twice", answer.answer.question_id)));
+        }
         answers.push(answer);
         Ok(())
     })?;
@@ -106,7 +188,7 @@ pub fn judge_answers(
     replies: &JudgeReplies,
 ) -> Vec<JudgedAnswer> {
     let nothing = RequestReplies::default();
-    let prompt_hash = judge.prompt_hash();
+    let (prompt_hash, judge_hash) = (judge.prompt_hash(), judge.hash());
     let mut judged: Vec<(usize, JudgedAnswer)> = Vec::new();
     for request in &requests.all {
         let received = replies.get(&request.custom_id).filter(|_| request.is_sent()).unwrap_or(&nothing);
@@ -120,6 +202,8 @@ pub fn judge_answers(
             model: received.replies.first().and_then(|reply| reply.model.clone()),
             temperature: judge.temperature,
             prompt_hash: prompt_hash.clone(),
+            max_score: judge.max_score,
+            judge_hash: judge_hash.clone(),
             replies: received.replies.iter().map(|reply| reply.text.clone()).collect(),
             pred: None,
             score: None,
@@ -139,14 +223,19 @@ pub fn judge_answers(
 /// Scores judged answers again by the replies that they keep. Returns the number of answers that changed.
 ///
 /// # Errors
-/// An answer of another judge or another prompt.
+/// An answer of another judge, another prompt or other settings.
 pub fn recount(judge: &JudgeSpec, answers: &mut [JudgedAnswer]) -> Result<usize> {
-    let hash = judge.prompt_hash();
+    let asked = RecordedJudge {
+        name: judge.name.clone(),
+        model: None,
+        temperature: judge.temperature,
+        prompt_hash: judge.prompt_hash(),
+        max_score: judge.max_score,
+        judge_hash: judge.hash(),
+    };
     let mut n_changed = 0;
     for answer in answers {
-        let record = &answer.judge;
-        if record.name != judge.name || record.prompt_hash != hash {
-            let rule = format!("judged by `{}` with another prompt than that of `{}`", record.name, judge.name);
+        if let Some(rule) = asked.difference(&answer.judge) {
             return Err(Error::invalid(rule).about(format!("question `{}`", answer.answer.question_id)));
         }
         let before = answer.clone();

@@ -7,6 +7,8 @@
 //! verdict is guessed. Called by `eval judge`.
 
 mod ask;
+mod batch;
+mod comparable;
 mod judged;
 mod literal;
 mod replies;
@@ -18,11 +20,15 @@ mod table;
 mod verdict;
 
 pub use ask::{AskEvent, AskReport, JudgeService, ask_judge};
-pub use judged::{JudgeRecord, JudgeStatus, JudgedAnswer, judge_answers, read_judged, read_scored, recount};
+pub use batch::BatchLimits;
+pub use comparable::ComparableResults;
+pub use judged::{
+    JudgeRecord, JudgeStatus, JudgedAnswer, RecordedJudge, judge_answers, read_judged, read_scored, recount,
+};
 pub use replies::{JudgeReplies, ReceivedReply, TokenUsage, UnjoinedReplies};
 pub use reply_log::{JudgeSetup, ReplyLog, ReplyLogFormat};
 pub use requests::{JudgeOptions, JudgeRequest, JudgeRequests};
 pub use retry::RetryPolicy;
 pub use spec::{BUILT_IN_JUDGES, JudgeSpec, VerdictKind, open_judge};
-pub use table::{JudgeCounts, JudgeTable};
+pub use table::{JudgeCounts, JudgeRow, JudgeTable};
 pub use verdict::{JudgeVerdict, parse_verdict};

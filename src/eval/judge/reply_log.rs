@@ -161,8 +161,7 @@ fn write_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
 /// Compares the setup of a log with replies.
 fn check_setup(path: &Path, setup: &JudgeSetup) -> Result<()> {
     let bytes = files::read(path).map_err(Error::io(path))?;
-    let kept: JudgeSetup =
-        serde_json::from_slice(&bytes).map_err(|error| unknown_format(error).about(path))?;
+    let kept: JudgeSetup = serde_json::from_slice(&bytes).map_err(|error| unknown_format(error).about(path))?;
     if kept == *setup {
         return Ok(());
     }
@@ -211,8 +210,7 @@ mod tests {
     fn line(id: &str, hash: &str, status: u16) -> ReplyLine {
         let message = json!({ "choices": [{ "message": { "content": "x" } }] });
         let response = json!({ "status_code": status, "body": message });
-        serde_json::from_value(json!({ "custom_id": id, "request": hash, "response": response }))
-            .expect("a line")
+        serde_json::from_value(json!({ "custom_id": id, "request": hash, "response": response })).expect("a line")
     }
 
     #[test]
@@ -258,6 +256,9 @@ mod tests {
         assert!(error.contains("replies of `video-chatgpt-qa` by `m` at temperature 0"), "{error}");
         std::fs::write(dir.path().join(SETUP), r#"{"judge": "video-chatgpt-qa", "model": "m"}"#).expect("room");
         let error = ReplyLog::open(dir.path(), &setup("m")).expect_err("another format").to_string();
-        assert!(error.contains("missing field `format`") && error.contains("hint: a log of another version"), "{error}");
+        assert!(
+            error.contains("missing field `format`") && error.contains("hint: a log of another version"),
+            "{error}"
+        );
     }
 }

@@ -89,6 +89,14 @@ impl JudgeSpec {
         self.user.contains(PAIR[0])
     }
 
+    /// Returns the hash (BLAKE3) of the description without its source, as JSON: all settings that scores depend on.
+    pub fn hash(&self) -> String {
+        let settings = Self { source: String::new(), ..self.clone() };
+        // A value of a description is a value of JSON.
+        let json = serde_json::to_value(settings).unwrap_or_default().to_string();
+        blake3::hash(json.as_bytes()).to_hex().to_string()
+    }
+
     /// Returns the hash (BLAKE3) of the prompt: system text, a zero byte, text of the turn.
     pub fn prompt_hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();

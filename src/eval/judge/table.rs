@@ -1,12 +1,12 @@
-//! Table of judged answers: means with clustered intervals, counts of verdicts, and published results that compare.
+//! Table of judged answers: means with clustered intervals, and counts of verdicts of each row.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use super::judged::{JUDGE_ACCURACY, JUDGE_SCORE, JudgeStatus, JudgedAnswer};
-use super::spec::{BUILT_IN_JUDGES, JudgeSpec, VerdictKind, open_judge};
-use crate::eval::benchmark::{BenchmarkRow, BenchmarkSpec, PublishedResult, ScoredAnswer, named_score_table};
+use super::spec::{JudgeSpec, VerdictKind};
+use crate::eval::benchmark::{BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table};
 
 /// Numbers of questions by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -27,6 +27,16 @@ pub struct JudgeCounts {
     pub fractional: usize,
 }
 
+/// Row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JudgeRow {
+    /// Means, and numbers of the questions that the model failed on.
+    #[serde(flatten)]
+    pub scores: BenchmarkRow,
+    /// Numbers of questions by the outcome of judging.
+    pub verdicts: JudgeCounts,
+}
+
 /// Scores of judged answers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JudgeTable {
@@ -45,14 +55,12 @@ pub struct JudgeTable {
     /// Names of the scores: the judge's first, then those that were computed before.
     pub metrics: Vec<String>,
     /// Rows.
-    pub rows: Vec<BenchmarkRow>,
+    pub rows: Vec<JudgeRow>,
 }
 
 impl JudgeTable {
     /// Makes the table.
     pub fn new(judge: &JudgeSpec, answers: &[JudgedAnswer]) -> Self {
-        let mut counts = JudgeCounts::default();
-        answers.iter().for_each(|answer| counts.add(answer));
         let scored: Vec<ScoredAnswer> = answers.iter().map(|answer| answer.answer.clone()).collect();
         let metrics = metrics(judge, &scored);
         let names: Vec<&str> = metrics.iter().map(String::as_str).collect();
@@ -62,8 +70,8 @@ impl JudgeTable {
             temperature: judge.temperature,
             prompt_hash: judge.prompt_hash(),
             max_score: judge.max_score,
-            counts,
-            rows: named_score_table(&scored, &names),
+            counts: JudgeCounts::of(answers),
+            rows: named_score_table(&scored, &names).into_iter().map(|row| JudgeRow::new(row, answers)).collect(),
             metrics,
         }
     }
@@ -73,22 +81,27 @@ impl JudgeTable {
         let JudgeCounts { judged, unanswered, missing, failed, unparsed, duplicate, .. } = self.counts;
         judged + unanswered + missing + failed + unparsed + duplicate
     }
+}
 
-    /// Returns the published results of the same split by the same judging model, if these answers are the whole split
-    /// and the prompt is that of a paper.
-    pub fn comparable<'b>(&self, benchmark: &'b BenchmarkSpec) -> Vec<&'b PublishedResult> {
-        let is_whole = benchmark.questions == Some(self.n_questions());
-        let has_prompt = |name: &str| open_judge(name).is_ok_and(|judge| judge.prompt_hash() == self.prompt_hash);
-        let is_of_paper = BUILT_IN_JUDGES.iter().any(|(name, _)| *name == self.judge && has_prompt(name));
-        let is_same_model = |row: &&PublishedResult| {
-            self.models.len() == 1 && row.judge.as_ref().is_some_and(|judge| self.models.contains(judge))
+impl JudgeRow {
+    fn new(scores: BenchmarkRow, answers: &[JudgedAnswer]) -> Self {
+        let is_in_row = |answer: &&JudgedAnswer| match scores.group {
+            ScoreGroup::Type => answer.answer.kind == scores.name,
+            ScoreGroup::Task => answer.answer.task == scores.name,
+            ScoreGroup::Macro | ScoreGroup::All => true,
         };
-        let rows = benchmark.published.iter().filter(|row| row.metric.is_judged() && row.split == benchmark.split);
-        rows.filter(|_| is_whole && is_of_paper).filter(is_same_model).collect()
+        let verdicts = JudgeCounts::of(answers.iter().filter(is_in_row));
+        Self { scores, verdicts }
     }
 }
 
 impl JudgeCounts {
+    fn of<'a>(answers: impl IntoIterator<Item = &'a JudgedAnswer>) -> Self {
+        let mut counts = Self::default();
+        answers.into_iter().for_each(|answer| counts.add(answer));
+        counts
+    }
+
     fn add(&mut self, answer: &JudgedAnswer) {
         *match answer.judge.status {
             JudgeStatus::Judged => &mut self.judged,

@@ -59,7 +59,10 @@ fn prompts_are_those_of_the_scripts() {
         assert_eq!(lines.len(), 1);
         let digits = line["custom_id"].as_str().unwrap().strip_prefix(&format!("{name}/k/")).unwrap();
         assert!(digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()), "{digits}");
-        assert_eq!(line, json!({ "custom_id": line["custom_id"], "method": "POST", "url": "/v1/chat/completions", "body": body }));
+        assert_eq!(
+            line,
+            json!({ "custom_id": line["custom_id"], "method": "POST", "url": "/v1/chat/completions", "body": body })
+        );
     }
 }
 
@@ -214,6 +217,7 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
     assert_eq!((&report["counts"], &report["models"]), (&counts, &json!(["m-0125"])));
     assert_eq!(report["metrics"], json!(["judge_accuracy", "judge_score", "exact"]));
     let all = report["rows"].as_array().unwrap().last().unwrap();
+    assert_eq!((&all["verdicts"], &all["failed"]), (&counts, &json!(1)));
     let mean = |name: &str| all["scores"][name]["mean"].as_f64().unwrap();
     // 2 of 9 are accepted; the scores are 4, 1 and 4 of 5.
     assert!((mean("judge_accuracy") - 2.0 / 9.0).abs() < 1e-12 && (mean("judge_score") - 9.0 / 45.0).abs() < 1e-12);
@@ -223,11 +227,12 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
         ["judged", "judged", "unparsed", "duplicate", "judged", "failed", "missing", "unanswered", "unanswered"];
     assert_eq!(status, expected);
     let record = &judged[0]["judge"];
-    let hash = open_judge("video-chatgpt-qa").unwrap().prompt_hash();
+    let judge = open_judge("video-chatgpt-qa").unwrap();
     assert_eq!(
         record,
         &json!({
-            "name": "video-chatgpt-qa", "model": "m-0125", "temperature": 0.0, "prompt_hash": hash, "replies": [YES],
+            "name": "video-chatgpt-qa", "model": "m-0125", "temperature": 0.0,
+            "prompt_hash": judge.prompt_hash(), "max_score": 5.0, "judge_hash": judge.hash(), "replies": [YES],
             "pred": "yes", "score": 4.0, "status": "judged",
         })
     );
@@ -263,6 +268,66 @@ fn compare_and_recount(work: &Work, judged: &[Value]) {
     let output = work.run(&["recount", "changed.jsonl"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(stderr(&output).contains("question `yes`: judged by `video-chatgpt-qa` with another prompt"));
+    for (key, value, words) in [
+        ("temperature", json!(1.0), "judged at temperature 1, and `video-chatgpt-qa` has 0"),
+        ("max_score", json!(10.0), "judged with the highest score 10, and `video-chatgpt-qa` has 5"),
+        ("judge_hash", json!("x"), "judged with other settings than those of `video-chatgpt-qa`"),
+    ] {
+        let mut changed = judged.to_vec();
+        changed[0]["judge"][key] = value;
+        work.write("changed.jsonl", &changed);
+        let output = work.run(&["recount", "changed.jsonl"]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).contains(&format!("question `yes`: {words}")), "{}", stderr(&output));
+    }
+    work.write("doubled.jsonl", &[judged, judged].concat());
+    let text = stderr(&work.run(&["recount", "doubled.jsonl"]));
+    assert!(text.contains("line 10: the question `yes` comes twice"), "{text}");
+    let mut mixed = judged.to_vec();
+    mixed[0]["judge"]["model"] = json!("m-0613");
+    work.write("mixed.jsonl", &mixed);
+    let text = stderr(&work.run(&["recount", "mixed.jsonl"]));
+    assert!(text.contains("replies of several models, so no score of one judge: m-0125 ("), "{text}");
+    assert!(text.contains("), m-0613 (1)"), "{text}");
+}
+
+#[test]
+fn each_row_counts_the_answers_without_a_verdict() {
+    let of = |id: &str| ScoredAnswer { kind: format!("type {id}"), ..answer(id, "what?", "a dog", Some(id)) };
+    let work = Work::new(&[of("a"), of("b")]);
+    let failed = json!({ "custom_id": id_of("a"), "response": { "status_code": 500 } });
+    work.write("replies.jsonl", &[failed, reply("b", YES)]);
+    let read = ["read", "scored.jsonl", "replies.jsonl", "--judge", "video-chatgpt-qa", "--out", "judged.jsonl"];
+    let output = work.run(&[&read[..], &["--json"]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = |row: usize| {
+        let verdicts = &report["rows"][row]["verdicts"];
+        ["judged", "failed"].map(|name| verdicts[name].as_u64().unwrap())
+    };
+    assert_eq!([counts(0), counts(1), counts(3)], [[0, 1], [1, 0], [1, 1]]);
+    let table = String::from_utf8(work.run(&read).stdout).unwrap();
+    let row = |name: &str| {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().take(7).collect::<Vec<_>>()
+    };
+    // Questions, judged, unanswered, missing, failed, unparsed, contradictory.
+    assert_eq!(row("type a"), ["1", "0", "0", "0", "1", "0", "0"]);
+    assert_eq!(row("type b"), ["1", "1", "0", "0", "0", "0", "0"]);
+}
+
+#[test]
+fn a_batch_over_the_limits_is_several_files() {
+    let names: Vec<String> = (0..50_001).map(|i| i.to_string()).collect();
+    let work = Work::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let request = ["request", "scored.jsonl", "--model", "m", "--judge", "video-chatgpt-qa", "--out", "r.jsonl"];
+    std::fs::write(work.path("r-3.jsonl"), "").unwrap();
+    let output = work.run(&request);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("r-1.jsonl: 50000 requests") && text.contains("r-2.jsonl: 1 requests"), "{text}");
+    assert!(text.contains("r-3.jsonl: of another run"), "{text}");
+    assert_eq!(["r.jsonl", "r-1.jsonl", "r-2.jsonl"].map(|name| n_lines(&work.path(name))), [0, 50_000, 1]);
+    assert_eq!(work.lines("r-2.jsonl")[0]["custom_id"], id_of("50000"));
 }
 
 #[test]
@@ -325,7 +390,46 @@ fn published_results_are_of_the_same_split_and_judging_model() {
     assert!(notes.contains("1 scores have a fraction"), "{notes}");
     assert!(!spec(2, "gpt-4").0.contains("published"));
     let (table, notes) = spec(3, "m-0125");
-    assert!(!table.contains("published") && notes.contains("2 questions, the split has 3"), "{table}{notes}");
+    let words = "no published result compares: 2 questions, the split has 3";
+    assert!(!table.contains("published") && notes.contains(words), "{table}{notes}");
+    spec(2, "m-0125");
+    // The scores of 10 points, a missing video, and a failed request.
+    let judge = std::fs::read_to_string(repository("evals/judges/video-chatgpt-qa.yaml")).unwrap();
+    assert!(judge.contains("max_score: 5"));
+    std::fs::write(work.path("ten.yaml"), judge.replace("max_score: 5", "max_score: 10")).unwrap();
+    let text = |scored: &str, replies: &str, judge: &str| {
+        let read = ["read", scored, replies, "--judge", judge, "--out", "j.jsonl", "--benchmark", "spec.yaml"];
+        let output = work.run(&read);
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("published"), "{output:?}");
+        stderr(&output)
+    };
+    let found = text("scored.jsonl", "replies.jsonl", "ten.yaml");
+    assert!(
+        found.contains("`video-chatgpt-qa` is not a built-in judge with the prompt, scores and sampling"),
+        "{found}"
+    );
+    let mut lines = work.lines("scored.jsonl");
+    lines[1]["status"] = json!("missing");
+    lines[1]["given"] = Value::Null;
+    work.write("missing.jsonl", &lines);
+    let found = text("missing.jsonl", "replies.jsonl", "video-chatgpt-qa");
+    assert!(found.contains("no published result compares: 1 questions have a missing video"), "{found}");
+    work.write("one.jsonl", &[reply("a", YES)]);
+    let found = text("scored.jsonl", "one.jsonl", "video-chatgpt-qa");
+    assert!(found.contains("no published result compares: 1 questions were sent and have no single reply"), "{found}");
+    let spec = json!({
+        "name": "other", "split": "test", "source": "x", "metrics": ["exact"],
+        "format": { "zero_shot_qa": { "questions": "q", "answers": "a", "videos": "v" } },
+        "prompt": { "text": "{question}", "source": "x" },
+    });
+    let record = json!({
+        "format": "vidense-evaluation-1", "version": "0", "description": "d", "spec": spec, "spec_hash": "", "split_hash": "",
+        "questions": 2, "coverage": { "videos": 1, "missing": [] }, "notes": [],
+        "plan": { "fingerprint": "", "model": "", "yaml": "" }, "seconds": 0.0,
+    });
+    std::fs::write(work.path("evaluation.json"), record.to_string()).unwrap();
+    let found = text("scored.jsonl", "replies.jsonl", "video-chatgpt-qa");
+    assert!(found.contains("scored.jsonl: answers of other, test, and --benchmark is x, test"), "{found}");
 }
 
 #[test]
@@ -376,7 +480,10 @@ fn tokens_that_a_service_does_not_say_are_told() {
     });
     let prices = ["--price-in", "0.5", "--price-out", "1.5"];
     let text = stderr(&work.ask(&service, &prices).output().unwrap());
-    assert!(text.contains("tokens: at least 100 of prompts and 10 of replies") && text.contains("; price at least 0.0001"), "{text}");
+    assert!(
+        text.contains("tokens: at least 100 of prompts and 10 of replies") && text.contains("; price at least 0.0001"),
+        "{text}"
+    );
     assert!(text.contains("the service does not say the tokens of 1 replies"), "{text}");
     let output = work.ask(&service, &[&prices[..], &["--json"]].concat()).output().unwrap();
     let cost = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["cost"];

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vidense::eval::benchmark::{RunComparison, compare_runs};
 use vidense::eval::metrics::PairedTest;
+use vidense::eval::{RunComparison, RunCounts, compare_runs};
 
 use crate::cli::output;
 
@@ -14,7 +14,9 @@ const MAX_NAMED: usize = 10;
 /// Compare two runs on the same questions
 ///
 /// Questions are paired by their id. The interval of the difference is a bootstrap over videos (10,000 resamples, a
-/// fixed seed); right and wrong answers are tested by McNemar's exact test, other scores by a t test over videos.
+/// fixed seed); right and wrong answers are tested by McNemar's exact test, other scores by a t test over videos. Failed
+/// and missing questions are wrong in both runs, and counted for each. Scores of a judge compare by the same judge alone:
+/// prompt, model, temperature, highest score.
 #[derive(Args)]
 pub(super) struct CompareRuns {
     /// Answers of the first run: a file that --answers wrote
@@ -33,7 +35,7 @@ impl CompareRuns {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a file cannot be read, or the files have no question or metric in common.
+    /// When a file cannot be read, or the files have no question, metric or judge in common.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let found = compare_runs(&self.first, &self.second, self.metric.as_deref())?;
         for (run, ids) in [("first", &found.only_in_a), ("second", &found.only_in_b)] {
@@ -51,6 +53,12 @@ fn print(found: &RunComparison) -> anyhow::Result<()> {
     let paired = &found.paired;
     let (low, high) = paired.interval_95;
     output::line(&format!("{}: {} questions about {} videos", found.metric, paired.n, paired.n_clusters))?;
+    if let Some(judge) = &found.judge {
+        output::line(&output::printable(&format!("judge {judge}")))?;
+    }
+    for (run, counts) in [("A", &found.counts_a), ("B", &found.counts_b)] {
+        output::line(&counts_of(run, counts))?;
+    }
     output::line(&format!("A {:.2} %, B {:.2} %", 100.0 * paired.mean_a, 100.0 * paired.mean_b))?;
     output::line(&format!(
         "B - A = {:+.2} points, 95 % interval {:+.2} to {:+.2} (bootstrap over videos, 10,000 resamples, seed 0)",
@@ -70,4 +78,13 @@ fn print(found: &RunComparison) -> anyhow::Result<()> {
         None => output::line("no test: fewer than two videos")?,
     }
     Ok(())
+}
+
+/// Describes the questions of a run: failed and missing ones are wrong answers of the comparison.
+fn counts_of(run: &str, counts: &RunCounts) -> String {
+    let RunCounts { questions, failed, missing, unparsed, without_verdict } = counts;
+    format!(
+        "{run}: {questions} questions in the file, {failed} failed, {missing} with a missing video, {unparsed} not parsed, \
+         {without_verdict} without a judge's verdict"
+    )
 }

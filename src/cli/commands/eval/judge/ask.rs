@@ -77,7 +77,7 @@ impl AskJudge {
     pub(super) fn run(self: Box<Self>) -> anyhow::Result<()> {
         let JudgeInput { scored, judge } = &self.input;
         let judge = open_judge(judge)?;
-        self.report.check()?;
+        self.report.check(scored)?;
         let key = self.api_key_file.as_deref().map(read_key).transpose()?;
         let answers = read_scored(scored)?;
         let requests = JudgeRequests::new(&judge, &answers)?;

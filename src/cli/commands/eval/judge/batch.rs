@@ -1,10 +1,10 @@
 //! `vidense eval judge request` and `read`: the requests of a batch, and the join of its replies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use vidense::eval::judge::{
-    JudgeOptions, JudgeReplies, JudgeRequests, UnjoinedReplies, judge_answers, open_judge, read_scored,
+    BatchLimits, JudgeOptions, JudgeReplies, JudgeRequests, UnjoinedReplies, judge_answers, open_judge, read_scored,
 };
 use vidense::files::output::check_not_input;
 
@@ -12,13 +12,11 @@ use super::report::JudgeReportArgs;
 use super::{JudgeInput, write_judged, write_lines};
 use crate::cli::output;
 
-/// Maximum number of requests of a batch of OpenAI's API.
-const MAX_BATCH: usize = 50_000;
-
 /// Write the requests to a judge as a batch
 ///
 /// One request a line, as OpenAI's batches take them (custom_id, method, url, body): one for each answered question, or
-/// for each pair of questions of VCG-Bench's consistency.
+/// for each pair of questions of VCG-Bench's consistency. More than 50,000 requests or 200 MB, OpenAI's limits of a file,
+/// are written to several files, FILE-1.jsonl, FILE-2.jsonl and so on for FILE.jsonl.
 #[derive(Args)]
 pub(super) struct WriteRequests {
     #[command(flatten)]
@@ -43,21 +41,38 @@ impl WriteRequests {
         let answers = read_scored(scored)?;
         let requests = JudgeRequests::new(&judge, &answers)?;
         let lines = requests.batch_lines(&JudgeOptions { model: self.model })?;
-        write_lines(&self.out, &lines)?;
+        let files = BatchLimits::OPEN_AI.split(&lines)?;
+        for (number, file) in (1..).zip(&files) {
+            let path = if files.len() == 1 { self.out.clone() } else { numbered(&self.out, number) };
+            check_not_input(&path, [scored.as_path()])?;
+            write_lines(&path, file)?;
+            if files.len() > 1 {
+                output::note(&format!("{}: {} requests", path.display(), file.len()));
+            }
+        }
         let n_unsent = requests.all.len() - lines.len();
         output::note(&format!(
             "{} requests at temperature {}; {n_unsent} more are not sent, for want of an answer, and count as wrong",
             lines.len(),
             judge.temperature
         ));
-        if lines.len() > MAX_BATCH {
-            let file = self.out.display();
-            output::note(&format!(
-                "a batch of OpenAI's API has at most {MAX_BATCH} requests: split -l {MAX_BATCH} {file}"
-            ));
+        let next = numbered(&self.out, files.len() + 1);
+        if files.len() > 1 && next.exists() {
+            output::warning(&format!("{}: of another run, whose requests are not these", next.display()));
         }
         Ok(())
     }
+}
+
+/// Returns the path of one of several files: `a-1.jsonl` for `a.jsonl`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }
 
 /// Join the replies of a judge with the answers, and print the scores
@@ -85,10 +100,14 @@ impl ReadReplies {
         let judge = open_judge(judge)?;
         let inputs = self.replies.iter().map(PathBuf::as_path).chain([scored.as_path()]);
         check_not_input(&self.out, inputs)?;
+        self.report.check(scored)?;
         let answers = read_scored(scored)?;
         let requests = JudgeRequests::new(&judge, &answers)?;
         let replies = JudgeReplies::read(&self.replies, &requests.all)?;
-        warn_of(&replies.to_other_answers, "to requests about other answers of the model, or by another judge's prompt");
+        warn_of(
+            &replies.to_other_answers,
+            "to requests about other answers of the model, or by another judge's prompt",
+        );
         warn_of(&replies.to_other_questions, "to no request of this judge about these questions");
         let judged = judge_answers(&judge, &answers, &requests, &replies);
         write_judged(&self.out, &judged)?;

@@ -12,7 +12,7 @@ use crate::cli::output;
 /// Score judged answers again by their kept replies
 ///
 /// Nothing is asked. Verdicts and scores are computed again from the replies that the file keeps, and nothing else of
-/// the file changes.
+/// the file changes. Answers of another judge, prompt, temperature, highest score or other settings are refused.
 #[derive(Args)]
 pub(super) struct RecountJudged {
     /// Judged answers
@@ -33,6 +33,7 @@ impl RecountJudged {
     /// # Errors
     /// When a file cannot be read or written, an answer is of another judge, or a request has no single reply.
     pub(super) fn run(self) -> anyhow::Result<()> {
+        self.report.check(&self.judged)?;
         let mut judged = read_judged(&self.judged)?;
         let named = judged.first().map(|answer| answer.judge.name.clone()).unwrap_or_default();
         let judge = open_judge(self.judge.as_deref().unwrap_or(&named))?;

@@ -1,11 +1,15 @@
 //! Report of judged answers: table, counts of verdicts, published results of the same split and judging model, cost.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use vidense::eval::benchmark::{BenchmarkRow, BenchmarkSpec, PublishedMetric, PublishedResult, read_benchmark};
-use vidense::eval::judge::{JudgeCounts, JudgeSpec, JudgeTable, JudgedAnswer, TokenUsage};
+use vidense::error::Error;
+use vidense::eval::benchmark::{
+    BenchmarkSpec, EVALUATION, EvaluationRecord, PublishedMetric, PublishedResult, read_benchmark,
+};
+use vidense::eval::judge::{JudgeCounts, JudgeRow, JudgeSpec, JudgeTable, JudgedAnswer, TokenUsage};
 
 use crate::cli::{SomeFailed, output};
 
@@ -15,7 +19,8 @@ const JUDGE_SCORE: &str = "judge_score";
 /// Flags of the report.
 #[derive(Args)]
 pub(super) struct JudgeReportArgs {
-    /// Description of the benchmark's split, for published results of the same split and judging model
+    /// Description of the benchmark's split, for published results: of the whole split, by the built-in judge and the same
+    /// judging model
     #[arg(long, value_name = "FILE")]
     benchmark: Option<PathBuf>,
     /// Print one JSON object in place of the table
@@ -42,6 +47,9 @@ struct JudgeReport<'a> {
     #[serde(flatten)]
     table: &'a JudgeTable,
     published: &'a [&'a PublishedResult],
+    /// Cause that no published result compares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_comparable: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<JudgeCost>,
 }
@@ -55,9 +63,19 @@ impl JudgeReportArgs {
     /// Checks the flags before requests are paid for.
     ///
     /// # Errors
-    /// An invalid description.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        self.benchmark().map(drop)
+    /// An invalid description; answers in the directory of an evaluation of another benchmark or split.
+    pub(super) fn check(&self, answers: &Path) -> anyhow::Result<()> {
+        let Some(benchmark) = self.benchmark()? else { return Ok(()) };
+        let dir = answers.parent().unwrap_or(Path::new(""));
+        if dir.join(EVALUATION).is_file() {
+            let BenchmarkSpec { name, split, .. } = EvaluationRecord::read(dir)?.spec;
+            if (&name, &split) != (&benchmark.name, &benchmark.split) {
+                let (other, of) = (&benchmark.name, &benchmark.split);
+                let error = Error::invalid(format!("answers of {name}, {split}, and --benchmark is {other}, {of}"));
+                return Err(error.about(answers).into());
+            }
+        }
+        Ok(())
     }
 
     /// Prints the report.
@@ -72,22 +90,33 @@ impl JudgeReportArgs {
     ) -> anyhow::Result<()> {
         let table = JudgeTable::new(judge, judged);
         let benchmark = self.benchmark()?;
-        let published = benchmark.as_ref().map(|benchmark| table.comparable(benchmark)).unwrap_or_default();
-        if let Some(expected) = benchmark.as_ref().and_then(|benchmark| benchmark.questions)
-            && expected != judged.len()
-        {
-            let n = judged.len();
-            output::note(&format!("{n} questions, the split has {expected}: no published result compares"));
+        let compared = benchmark.as_ref().map(|benchmark| table.comparable(benchmark, judged)).unwrap_or_default();
+        if let Some(obstacle) = &compared.obstacle {
+            output::note(&format!("no published result compares: {obstacle}"));
         }
+        warn_of_several_models(judged);
         if self.json {
-            output::json(&JudgeReport { table: &table, published: &published, cost })?;
+            let not_comparable = compared.obstacle.as_deref();
+            output::json(&JudgeReport { table: &table, published: &compared.published, not_comparable, cost })?;
         } else {
-            print_table(&table, &published)?;
+            print_table(&table, &compared.published)?;
             cost.map_or(Ok(()), print_cost)?;
         }
         let JudgeCounts { missing, failed, duplicate, .. } = table.counts;
         let n_failed = missing + failed + duplicate;
         if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
+    }
+}
+
+/// Warns of replies by several models, whose mean is not the score of one judge.
+fn warn_of_several_models(judged: &[JudgedAnswer]) {
+    let mut n_by_model: BTreeMap<&str, usize> = BTreeMap::new();
+    for model in judged.iter().filter_map(|answer| answer.judge.model.as_deref()) {
+        *n_by_model.entry(model).or_default() += 1;
+    }
+    if n_by_model.len() > 1 {
+        let named: Vec<String> = n_by_model.iter().map(|(model, n)| format!("{model} ({n})")).collect();
+        output::warning(&format!("replies of several models, so no score of one judge: {}", named.join(", ")));
     }
 }
 
@@ -99,9 +128,10 @@ fn print_table(table: &JudgeTable, published: &[&PublishedResult]) -> anyhow::Re
     let head = format!("judge {judge} by {models}, temperature {temperature}, prompt {prompt}");
     output::line(&output::printable(&head))?;
     let metrics: String = table.metrics.iter().map(|name| format!("  {name:<14} {:<14}", "95 %")).collect();
-    let columns = ["type or task", "questions", "failed", "unparsed", "missing"];
-    let [name, questions, failed, unparsed, missing] = columns;
-    let text = format!("{name:<24} {questions:>9} {failed:>6} {unparsed:>8} {missing:>7}{metrics}");
+    let text = format!(
+        "{:<24} {:>9} {:>6} {:>10} {:>7} {:>6} {:>8} {:>13}{metrics}",
+        "type or task", "questions", "judged", "unanswered", "missing", "failed", "unparsed", "contradictory"
+    );
     output::line(text.trim_end())?;
     for row in &table.rows {
         output::line(&line_of(row, table))?;
@@ -125,9 +155,9 @@ fn print_table(table: &JudgeTable, published: &[&PublishedResult]) -> anyhow::Re
     Ok(())
 }
 
-fn line_of(row: &BenchmarkRow, table: &JudgeTable) -> String {
+fn line_of(row: &JudgeRow, table: &JudgeTable) -> String {
     let score = |name: &String| {
-        let Some(mean) = row.scores.get(name) else { return String::new() };
+        let Some(mean) = row.scores.scores.get(name) else { return String::new() };
         let (low, high) = mean.interval_95;
         let (factor, digits, unit) = if name == JUDGE_SCORE { (table.max_score, 2, "") } else { (100.0, 1, " %") };
         let value = format!("{:.digits$}{unit}", factor * mean.mean);
@@ -135,9 +165,12 @@ fn line_of(row: &BenchmarkRow, table: &JudgeTable) -> String {
         format!("  {value:<14} {interval:<14}")
     };
     let scores: String = table.metrics.iter().map(score).collect();
-    let BenchmarkRow { questions, failed, unparsed, missing, .. } = row;
-    let name = output::printable(&row.name);
-    format!("{name:<24} {questions:>9} {failed:>6} {unparsed:>8} {missing:>7}{}", scores.trim_end())
+    let JudgeCounts { judged, unanswered, missing, failed, unparsed, duplicate, .. } = row.verdicts;
+    let (name, questions) = (output::printable(&row.scores.name), row.scores.questions);
+    format!(
+        "{name:<24} {questions:>9} {judged:>6} {unanswered:>10} {missing:>7} {failed:>6} {unparsed:>8} {duplicate:>13}{}",
+        scores.trim_end()
+    )
 }
 
 fn print_cost(cost: JudgeCost) -> anyhow::Result<()> {
