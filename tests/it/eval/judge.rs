@@ -316,6 +316,7 @@ fn each_row_counts_the_answers_without_a_verdict() {
 }
 
 #[test]
+#[ignore = "slow"]
 fn a_batch_over_the_limits_is_several_files() {
     let names: Vec<String> = (0..50_001).map(|i| i.to_string()).collect();
     let work = Work::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
