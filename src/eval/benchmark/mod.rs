@@ -3,6 +3,7 @@
 //!
 //! [`dataset`](super::dataset) reads the files, [`metrics`](super::metrics) scores. Called by `eval`.
 
+mod directory;
 mod measure;
 mod prompt;
 mod record;
@@ -12,6 +13,7 @@ mod spec;
 mod submission;
 mod tasks;
 
+pub use directory::{RUN, SCORED, scored_lines, write_scored};
 pub use measure::Measure;
 pub use prompt::BenchmarkPrompt;
 pub(in crate::eval) use prompt::fill;

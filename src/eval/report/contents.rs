@@ -1,19 +1,15 @@
 //! Contents of a report, read from the directory of an evaluation.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::examples::{ExampleGroup, FailedVideo, failed_videos, wrong_answers};
-use crate::batch::store::{ANSWERS, StoredResults, thumbnail_path};
+use super::thumbnails::{Thumbnail, read_thumbnails};
 use crate::error::Result;
 use crate::eval::benchmark::{
-    AnswerStatus, AverageOver, BenchmarkRow, EvaluationRecord, PublishedResult, ScoreGroup, ScoredAnswer, score_table,
+    AnswerStatus, AverageOver, BenchmarkRow, EvaluationRecord, PublishedResult, SCORED, ScoreGroup, score_table,
 };
 use crate::eval::judge::read_scored;
-
-/// File name of the scored answers, and directory of the run, in the directory of an evaluation.
-const SCORED: &str = "scored.jsonl";
-const RUN: &str = "run";
 
 /// Everything that a report says.
 #[derive(Debug)]
@@ -32,8 +28,8 @@ pub(super) struct ReportContents {
     pub(super) examples: Vec<ExampleGroup>,
     /// Failures.
     pub(super) failures: Vec<FailedVideo>,
-    /// Thumbnails of the videos, by the id of a question, relative to the directory.
-    pub(super) thumbnails: BTreeMap<String, PathBuf>,
+    /// Thumbnails of the wrong answers' videos, by the id of a question.
+    pub(super) thumbnails: BTreeMap<String, Thumbnail>,
 }
 
 impl ReportContents {
@@ -46,6 +42,10 @@ impl ReportContents {
         let answers = read_scored(&dir.join(SCORED))?;
         let n = |status: AnswerStatus| answers.iter().filter(|answer| answer.status == status).count();
         let is_whole = record.is_whole(answers.len());
+        let examples = wrong_answers(&answers, record.spec.metrics.first().map_or("", |metric| metric.name()));
+        let shown: BTreeSet<&str> =
+            examples.iter().flat_map(|group| &group.examples).map(|answer| answer.question_id.as_str()).collect();
+        let thumbnails = read_thumbnails(dir, &answers, &shown)?;
         Ok(Self {
             by_status: vec![
                 ("answered", n(AnswerStatus::Answered)),
@@ -56,9 +56,9 @@ impl ReportContents {
             n_hidden: answers.iter().filter(|answer| answer.scores.is_empty()).count(),
             rows: score_table(&answers, &record.spec.metrics),
             published: record.spec.comparable().filter(|_| is_whole).cloned().collect(),
-            examples: wrong_answers(&answers, record.spec.metrics.first().map_or("", |metric| metric.name())),
+            examples,
             failures: failed_videos(&answers),
-            thumbnails: thumbnails(dir, &answers)?,
+            thumbnails,
             record,
         })
     }
@@ -82,24 +82,4 @@ impl ReportContents {
             )
         })
     }
-}
-
-/// Finds the thumbnails of a run by the questions about their videos.
-fn thumbnails(dir: &Path, answers: &[ScoredAnswer]) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
-    let run = dir.join(RUN);
-    if !run.join(ANSWERS).exists() {
-        return Ok(found);
-    }
-    let asked: std::collections::HashSet<&str> = answers.iter().map(|answer| answer.question_id.as_str()).collect();
-    StoredResults::open(&run)?.for_each(&mut |record| {
-        let path = thumbnail_path(Path::new(RUN), record.item);
-        if let Some(id) = record.question_id.filter(|id| asked.contains(id.as_str()))
-            && dir.join(&path).exists()
-        {
-            found.insert(id, path);
-        }
-        Ok(())
-    })?;
-    Ok(found)
 }

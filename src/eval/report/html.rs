@@ -1,7 +1,5 @@
 //! Report as one HTML page without scripts and outside addresses: plot and thumbnails are inside, maud escapes texts.
 
-use std::path::Path;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -9,15 +7,13 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::contents::ReportContents;
 use super::markdown::example_facts;
 use super::tables::{ReportTable, report_tables};
+use super::thumbnails::Thumbnail;
 use crate::eval::benchmark::ScoredAnswer;
 
 const STYLE: &str = include_str!("style.css");
 
-/// Reader of a thumbnail.
-type ThumbnailReader<'a> = dyn Fn(&Path) -> Option<Vec<u8>> + 'a;
-
 /// Renders a report.
-pub(super) fn render(contents: &ReportContents, svg: &str, thumbnail: &ThumbnailReader<'_>) -> String {
+pub(super) fn render(contents: &ReportContents, svg: &str) -> String {
     let spec = &contents.record.spec;
     let title = format!("{}, {}", spec.name, spec.split);
     let plot = format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg));
@@ -42,7 +38,7 @@ pub(super) fn render(contents: &ReportContents, svg: &str, thumbnail: &Thumbnail
                 @for group in &contents.examples {
                     h3 { (if group.name.is_empty() { "all" } else { &group.name }) ": " (group.n_wrong) " wrong" }
                     @for answer in &group.examples {
-                        (example(answer, contents.thumbnails.get(&answer.question_id).and_then(|path| thumbnail(path))))
+                        (example(answer, contents.thumbnails.get(&answer.question_id)))
                     }
                 }
                 h2 { "Plan" }
@@ -72,11 +68,15 @@ fn rendered(table: &ReportTable) -> Markup {
     }
 }
 
-fn example(answer: &ScoredAnswer, thumbnail: Option<Vec<u8>>) -> Markup {
+fn example(answer: &ScoredAnswer, thumbnail: Option<&Thumbnail>) -> Markup {
     html! {
         article {
-            @if let Some(jpeg) = thumbnail {
-                img src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) } alt={ "Frame of " (answer.video) };
+            @match thumbnail {
+                Some(Thumbnail::Image { jpeg, .. }) => {
+                    img src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) } alt={ "Frame of " (answer.video) };
+                }
+                Some(Thumbnail::Unreadable(cause)) => p { small { "no frame: " (cause) } },
+                None => {}
             }
             div {
                 h4 { (answer.question) }

@@ -4,6 +4,7 @@ use super::PLOT;
 use super::contents::ReportContents;
 use super::examples::ExampleGroup;
 use super::tables::{ReportTable, report_tables};
+use super::thumbnails::Thumbnail;
 use crate::eval::benchmark::ScoredAnswer;
 
 /// Renders a report.
@@ -48,9 +49,13 @@ fn examples(contents: &ReportContents, group: &ExampleGroup) -> String {
 
 fn example(contents: &ReportContents, answer: &ScoredAnswer) -> String {
     let mut text = String::new();
-    if let Some(path) = contents.thumbnails.get(&answer.question_id) {
-        let path = path.to_string_lossy().replace('\\', "/");
-        text += &format!("![Frame of {}]({path})\n\n", escaped(&answer.video));
+    match contents.thumbnails.get(&answer.question_id) {
+        Some(Thumbnail::Image { path, .. }) => {
+            let path = path.to_string_lossy().replace('\\', "/");
+            text += &format!("![Frame of {}]({path})\n\n", escaped(&answer.video));
+        }
+        Some(Thumbnail::Unreadable(cause)) => text += &format!("no frame: {}\n\n", escaped(cause)),
+        None => {}
     }
     text += &format!(
         "**{}** ({}, {})\n\n",

@@ -1,6 +1,6 @@
 //! Report of an evaluation: `report.md`, `report.html` and the plot `scores.svg`, from the files of its directory alone.
 //!
-//! `contents` collects what is reported, `examples` chooses wrong answers, `tables` formats, `markdown` and `html`
+//! `contents` collects what is reported, `examples` chooses wrong answers, `thumbnails` reads their frames, `tables` formats, `markdown` and `html`
 //! render, `plot` draws. The same directory gives the same bytes. Called by `eval --out` and `eval report`.
 
 mod contents;
@@ -9,6 +9,7 @@ mod html;
 mod markdown;
 mod plot;
 mod tables;
+mod thumbnails;
 
 use std::path::{Path, PathBuf};
 
@@ -30,11 +31,10 @@ pub fn write(dir: &Path) -> Result<PathBuf> {
     let contents = ReportContents::read(dir)?;
     let svg = scores_svg(&ScoreBar::of(&contents))?;
     let page = dir.join(HTML);
-    let thumbnail = |path: &Path| std::fs::read(dir.join(path)).ok();
     for (path, text) in [
         (dir.join(PLOT), svg.clone()),
         (dir.join(MARKDOWN), markdown::render(&contents)),
-        (page.clone(), html::render(&contents, &svg, &thumbnail)),
+        (page.clone(), html::render(&contents, &svg)),
     ] {
         output::replace(&path, text.as_bytes(), Durability::Renamed).map_err(Error::io(&path))?;
     }
@@ -154,11 +154,21 @@ mod tests {
             r#"{{"item":"{id}","video":"v/1","question_id":"1","question":"q","answer":"B","token_ids":[],"finish_reason":"stop","frames":[],"prompt_tokens":1,"visual_tokens":1}}"#
         );
         std::fs::write(run.join("answers.jsonl"), format!("{header}\n{line}\n")).expect("ours");
+        // The second question has the prompt of the first about its video, and no record of its own.
+        let again = ScoredAnswer { video: "v/1".to_owned(), ..answer("2", "what", AnswerStatus::Answered) };
+        let answers = [answer("1", "what", AnswerStatus::Answered), again];
         std::fs::create_dir_all(run.join("thumbnails/ab")).expect("ours");
         std::fs::write(run.join(format!("thumbnails/ab/{id}.jpg")), "jpeg").expect("ours");
-        let (markdown, html) = reported(dir.path(), &record(&[]), &answers());
-        assert!(markdown.contains(&format!("(run/thumbnails/ab/{id}.jpg)")), "{markdown}");
+        let (markdown, html) = reported(dir.path(), &record(&[]), &answers);
+        assert_eq!(markdown.matches(&format!("(run/thumbnails/ab/{id}.jpg)")).count(), 2, "{markdown}");
         // "jpeg" in base64.
-        assert!(html.contains("src=\"data:image/jpeg;base64,anBlZw==\""), "{html}");
+        assert_eq!(html.matches("src=\"data:image/jpeg;base64,anBlZw==\"").count(), 2, "{html}");
+        // A directory in the place of the image is no image, and the report says so.
+        let path = run.join(format!("thumbnails/ab/{id}.jpg"));
+        std::fs::remove_file(&path).expect("ours");
+        std::fs::create_dir(&path).expect("ours");
+        let (markdown, html) = reported(dir.path(), &record(&[]), &answers);
+        assert!(markdown.contains("no frame: run/thumbnails/ab/"), "{markdown}");
+        assert!(html.contains("no frame: run/thumbnails/ab/") && !html.contains("image/jpeg"), "{html}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 use vidense::batch::Archive;
+use vidense::eval::benchmark::RUN;
 use vidense::exec::Stop;
 use vidense::files::output::create_directory;
 use vidense::pipeline::VideoOptions;
@@ -16,9 +17,6 @@ use crate::cli::limits::Supervision;
 use crate::cli::session::Session;
 use crate::cli::stored_run::{OpenedResults, StoredRun};
 use crate::cli::{interrupt, timings};
-
-/// Directory of results inside that of an evaluation.
-pub(super) const RUN: &str = "run";
 
 /// Directory of the results of a run: kept with the evaluation, or removed at the end.
 pub(super) enum RunDirectory {

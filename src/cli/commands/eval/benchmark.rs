@@ -2,19 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use vidense::batch::Shard;
 use vidense::batch::store::StoredResults;
 use vidense::error::{About as _, Error};
 use vidense::eval::benchmark::{
     AnswerScorer, AnswerStatus, BenchmarkSpec, BenchmarkTasks, EvaluatedSplit, EvaluationRecord, ScoredAnswer,
-    ScoredResults, check_results_prompt, read_answers, read_benchmark, submission,
+    ScoredResults, check_results_prompt, read_answers, read_benchmark, scored_lines, submission, write_scored,
 };
 use vidense::eval::dataset::DatasetQuestions;
 use vidense::eval::metrics::WordNet;
 use vidense::eval::report;
 use vidense::files::Durability;
-use vidense::files::output::{check_not_input, create_directory, replace};
+use vidense::files::output::{check_not_input, replace};
 use vidense::spec::Plan;
 
 use super::Eval;
@@ -22,144 +21,43 @@ use super::asking::RunDirectory;
 use super::table::{ScoreReport, print_table};
 use crate::cli::{SomeFailed, output};
 
-/// File of the scored answers in the directory of an evaluation.
-const SCORED: &str = "scored.jsonl";
-
-/// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default value
-/// in it hides that another of them is given.
-const RUNNING: [&str; 39] = [
-    "shard",
-    "retry_failed",
-    "cache",
-    "cache_limit",
-    "timings",
-    "sets",
-    "model",
-    "vision_tower",
-    "llm",
-    "quant",
-    "kv_dtype",
-    "device",
-    "dtype",
-    "vision_device",
-    "vision_dtype",
-    "allow_unused",
-    "frames",
-    "sample",
-    "access",
-    "stream",
-    "start",
-    "end",
-    "image_rate",
-    "stall_limit",
-    "temporal",
-    "single_image",
-    "template",
-    "system",
-    "timestamps",
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "seed",
-    "kv_memory",
-    "isolate",
-    "time_limits",
-    "frame_limit",
-];
-
-/// Flags of a benchmark.
-#[derive(Args)]
-pub(super) struct BenchmarkArgs {
-    /// Directory of the benchmark's files and videos, to which the paths of its description are relative
-    #[arg(long, value_name = "DIR")]
-    pub(super) data: Option<PathBuf>,
-    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl, evaluation.json,
-    /// report.html and report.md; of a matrix, a directory for each cell, and the table [default: none, a stopped run
-    /// begins anew]
-    #[arg(long, value_name = "DIR")]
-    pub(super) out: Option<PathBuf>,
-    /// Part I of the videos, of N parts that together are the benchmark: 0/3, 1/3, 2/3; vidense results merge joins
-    /// their run/ directories
-    #[arg(long, value_name = "I/N", default_value = "0/1", hide_default_value = true, requires = "out")]
-    pub(super) shard: Shard,
-    /// Retry earlier failures
-    #[arg(long, requires = "out")]
-    pub(super) retry_failed: bool,
-    /// Score these results of vidense batch or eval, and ask nothing
-    #[arg(long, value_name = "DIR", conflicts_with_all = RUNNING)]
-    results: Option<PathBuf>,
-    /// Share of the videos that must be there; above it, questions about missing videos count as wrong [default: 100]
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
-    min_coverage: Option<f64>,
-    /// Directory of WordNet's database files (dict), for WUPS
-    #[arg(long, value_name = "DIR")]
-    wordnet: Option<PathBuf>,
-    /// File in the benchmark's own format for its server or official script (EgoSchema, LongVideoBench, MLVU,
-    /// Video-MME)
-    #[arg(long, value_name = "FILE")]
-    submission: Option<PathBuf>,
-}
-
-/// Parses a percentage from 0 to 100, with or without its sign.
-pub(super) fn percent(text: &str) -> Result<f64, Error> {
-    let value = text.trim_end_matches('%').parse().ok().filter(|value: &f64| (0.0..=100.0).contains(value));
-    value.ok_or_else(|| Error::invalid("expected a number from 0 to 100"))
-}
-
-impl BenchmarkArgs {
-    /// Refuses the flags for a file of questions.
-    ///
-    /// # Errors
-    /// The first flag that is set.
-    pub(super) fn refuse(&self) -> anyhow::Result<()> {
-        let Self { data, out, shard, retry_failed, results, min_coverage, wordnet, submission } = self;
-        let set = [
-            ("--data", data.is_some()),
-            ("--out", out.is_some()),
-            ("--shard", *shard != Shard::default()),
-            ("--retry-failed", *retry_failed),
-            ("--results", results.is_some()),
-            ("--min-coverage", min_coverage.is_some()),
-            ("--wordnet", wordnet.is_some()),
-            ("--submission", submission.is_some()),
-        ];
-        match set.iter().find(|(_, is_set)| *is_set) {
-            Some((flag, _)) => {
-                let error = Error::invalid("a flag of benchmarks, not of files of questions").about(*flag);
-                Err(error.with_hint("a description such as evals/egoschema-subset.yaml").into())
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl BenchmarkArgs {
-    /// Refuses the flags for a matrix.
-    ///
-    /// # Errors
-    /// The first flag that is set.
-    pub(super) fn refuse_for_matrix(&self) -> anyhow::Result<()> {
-        let set = [
-            ("--shard", self.shard != Shard::default()),
-            ("--results", self.results.is_some()),
-            ("--submission", self.submission.is_some()),
-        ];
-        match set.iter().find(|(_, is_set)| *is_set) {
-            Some((flag, _)) => Err(Error::invalid("a flag of one benchmark, not of a matrix").about(*flag).into()),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Everything that is known before a model is loaded.
 pub(super) struct PreparedBenchmark {
+    /// File that names the questions.
+    pub(super) description: PathBuf,
     pub(super) spec: BenchmarkSpec,
     pub(super) data: PathBuf,
     pub(super) dataset: DatasetQuestions,
     pub(super) tasks: BenchmarkTasks,
     pub(super) wordnet: Option<WordNet>,
+}
+
+impl PreparedBenchmark {
+    /// Reads and scores the answers of results; `None` for a question without a record.
+    ///
+    /// # Errors
+    /// When the results cannot be read.
+    pub(super) fn answers(&self, results: &StoredResults) -> Result<Vec<Option<ScoredAnswer>>, Error> {
+        let scorer = AnswerScorer { measures: &self.spec.metrics, wordnet: self.wordnet.as_ref() };
+        read_answers(&self.dataset, &self.tasks, &self.data, &ScoredResults { results, scorer })
+    }
+
+    /// Writes the scored answers, the record and the report of an evaluation into its directory.
+    ///
+    /// # Errors
+    /// When the results cannot be read, or a file cannot be written.
+    pub(super) fn write_evaluation(
+        &self,
+        dir: &Path,
+        results: &StoredResults,
+        answers: &[ScoredAnswer],
+    ) -> Result<(), Error> {
+        let Self { description, spec, dataset, tasks, .. } = self;
+        write_scored(dir, answers)?;
+        let split = EvaluatedSplit { description, spec, dataset, coverage: &tasks.coverage };
+        EvaluationRecord::new(split, results)?.write(dir)?;
+        report::write(dir).map(|_| ())
+    }
 }
 
 impl Eval {
@@ -181,9 +79,7 @@ impl Eval {
                 (StoredResults::open(dir.path())?, Some(dir))
             }
         };
-        let PreparedBenchmark { spec, data, dataset, tasks, wordnet } = &mut prepared;
-        let scorer = AnswerScorer { measures: &spec.metrics, wordnet: wordnet.as_ref() };
-        let answers = read_answers(dataset, tasks, data, &ScoredResults { results: &stored, scorer })?;
+        let answers = prepared.answers(&stored)?;
         let n_questions = answers.len();
         let answers: Vec<ScoredAnswer> = answers.into_iter().flatten().collect();
         let n_left = n_questions - answers.len();
@@ -191,14 +87,14 @@ impl Eval {
             return self.conclude_shard(&answers);
         }
         if n_left > 0 {
-            dataset.notes.push(format!("{n_left} of {n_questions} questions were not asked, and are not counted"));
+            let note = format!("{n_left} of {n_questions} questions were not asked, and are not counted");
+            prepared.dataset.notes.push(note);
         }
-        self.write_answers(spec, dataset, &answers)?;
         if let Some(out) = &self.benchmark.out {
-            let split = EvaluatedSplit { description, spec, dataset, coverage: &tasks.coverage };
-            EvaluationRecord::new(split, &stored)?.write(out)?;
-            report::write(out)?;
+            prepared.write_evaluation(out, &stored, &answers)?;
         }
+        let PreparedBenchmark { spec, dataset, tasks, .. } = &prepared;
+        self.write_answers(spec, dataset, &answers)?;
         let report = ScoreReport::new(spec, dataset, tasks, &answers);
         if self.json {
             output::json(&report)?
@@ -220,18 +116,15 @@ impl Eval {
         if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
     }
 
-    /// Writes the scored answers, and the submission of a whole run.
+    /// Writes the files of answers and of a submission that flags name; the submission of a whole run.
     fn write_answers(
         &self,
         spec: &BenchmarkSpec,
         dataset: &DatasetQuestions,
         answers: &[ScoredAnswer],
     ) -> anyhow::Result<()> {
-        if let Some(out) = &self.benchmark.out {
-            write_scored(out, answers)?;
-        }
         if let Some(path) = &self.answers {
-            replace(path, &lines_of(answers)?, Durability::Synced).about(path)?;
+            replace(path, &scored_lines(answers)?, Durability::Synced).about(path)?;
         }
         if let Some(path) = self.benchmark.submission.as_deref().filter(|_| answers.len() == dataset.questions.len()) {
             let made = serde_json::to_vec_pretty(&submission(&spec.format, &dataset.questions, answers)?)?;
@@ -282,7 +175,7 @@ impl Eval {
         if let Some(path) = &self.answers {
             self.check_output(path, read(), &tasks)?;
         }
-        Ok(PreparedBenchmark { spec, data: data.to_owned(), dataset, tasks, wordnet })
+        Ok(PreparedBenchmark { description: description.to_owned(), spec, data: data.to_owned(), dataset, tasks, wordnet })
     }
 
     fn check_output<'a>(
@@ -327,49 +220,6 @@ pub(super) fn with_prompt(mut plan: Plan, spec: &BenchmarkSpec, own: &str) -> Re
     Ok(plan)
 }
 
-/// Formats scored answers as lines.
-fn lines_of(answers: &[ScoredAnswer]) -> anyhow::Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    for answer in answers {
-        serde_json::to_writer(&mut lines, answer)?;
-        lines.push(b'\n');
-    }
-    Ok(lines)
-}
-
-/// Writes the scored answers of an evaluation into its directory.
-pub(super) fn write_scored(out: &Path, answers: &[ScoredAnswer]) -> anyhow::Result<()> {
-    create_directory(out).about(out)?;
-    Ok(replace(&out.join(SCORED), &lines_of(answers)?, Durability::Synced).about(out)?)
-}
-
 fn n_failed(answers: &[ScoredAnswer]) -> usize {
     answers.iter().filter(|answer| answer.status == AnswerStatus::Failed).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Args as _;
-
-    use super::*;
-
-    #[test]
-    fn no_flag_of_a_run_is_ignored_where_results_are_scored() {
-        let command = Eval::augment_args(clap::Command::new("eval"));
-        let scoring = [
-            "questions",
-            "data",
-            "out",
-            "results",
-            "min_coverage",
-            "wordnet",
-            "submission",
-            "limit",
-            "answers",
-            "json",
-        ];
-        let unknown = command.get_arguments().map(|argument| argument.get_id().as_str());
-        let unknown: Vec<&str> = unknown.filter(|id| !scoring.contains(id) && !RUNNING.contains(id)).collect();
-        assert_eq!(unknown, [""; 0]);
-    }
 }

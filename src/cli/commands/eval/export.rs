@@ -7,7 +7,7 @@ use vidense::error::About as _;
 use vidense::eval::benchmark::{BenchmarkTasks, read_benchmark};
 use vidense::eval::export::{ExportedBenchmark, write_dataset, write_lmms_task, write_manifest};
 
-use super::benchmark::percent;
+use super::flags::percent;
 use crate::cli::output;
 
 /// Write the questions of a benchmark for vidense batch, lmms-eval or Hugging Face

@@ -5,6 +5,7 @@ mod asking;
 mod benchmark;
 mod compare;
 mod export;
+mod flags;
 mod judge;
 mod matrix;
 mod questions;
@@ -22,9 +23,9 @@ use vidense::files::output::create_growing;
 use vidense::pipeline::FeatureCache;
 use vidense::pipeline::features::identity;
 
-use self::benchmark::BenchmarkArgs;
 use self::compare::CompareRuns;
 use self::export::ExportBenchmark;
+use self::flags::BenchmarkArgs;
 use self::judge::JudgeCommand;
 use self::report::EvaluationReport;
 use crate::cli::args::PlanArgs;

@@ -9,7 +9,7 @@ use vidense::pipeline::features::{identity, identity_under};
 use vidense::pipeline::{AlsoAggregated, CheckedPlan, FeatureCache, LoadedModel, VideoOptions};
 
 use super::super::Eval;
-use super::super::benchmark::{PreparedBenchmark, write_scored};
+use super::super::benchmark::PreparedBenchmark;
 use super::{CACHE, PreparedMatrix};
 use crate::cli::limits::Supervision;
 use crate::cli::session::Session;
@@ -45,9 +45,7 @@ impl<'a> CellRunner<'a> {
         // The weights stay for the next cell, whatever came of this one.
         self.loaded = Some(model);
         asked?;
-        let files = self.prepared.files(index);
-        let outcome = files.outcome(None)?;
-        if outcome.answers.is_empty() { Ok(()) } else { write_scored(&files.dir, &outcome.answers) }
+        Ok(self.prepared.files(index).write_evaluation()?)
     }
 
     /// Returns the model of a cell: the loaded one if it has the same weights.

@@ -143,7 +143,11 @@ impl Eval {
         let mut left = Vec::new();
         for index in running_order(&prepared.plans()) {
             match prepared.files(index).is_done(self.benchmark.retry_failed) {
-                Ok(true) => output::note(&format!("{}: done before", prepared.name(index))),
+                Ok(true) => {
+                    output::note(&format!("{}: done before", prepared.name(index)));
+                    // A process that ended between the last answer and the files left them out.
+                    errors[index] = prepared.files(index).write_evaluation().err().map(|error| error.to_string());
+                }
                 Ok(false) => left.push(index),
                 Err(error) => errors[index] = Some(error.to_string()),
             }

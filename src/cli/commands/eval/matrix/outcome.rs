@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use vidense::batch::store::{ANSWERS, StoredResults};
 use vidense::error::Error;
-use vidense::eval::benchmark::{AnswerScorer, AnswerStatus, ScoredAnswer, ScoredResults, read_answers};
+use vidense::eval::benchmark::{AnswerStatus, RUN, ScoredAnswer};
 use vidense::eval::matrix::{CellCost, CellOutcome, CellState};
 
-use super::super::asking::RUN;
 use super::super::benchmark::PreparedBenchmark;
 
 /// Directory of a cell, with what its results are of.
@@ -43,13 +42,6 @@ impl CellFiles<'_> {
         self.results().ok().flatten().map(|results| results.header.arithmetic.clone())
     }
 
-    /// Reads and scores the answers; `None` for a question that was not asked.
-    fn answers(&self, results: &StoredResults) -> Result<Vec<Option<ScoredAnswer>>, Error> {
-        let PreparedBenchmark { spec, data, dataset, tasks, wordnet } = self.benchmark;
-        let scorer = AnswerScorer { measures: &spec.metrics, wordnet: wordnet.as_ref() };
-        read_answers(dataset, tasks, data, &ScoredResults { results, scorer })
-    }
-
     /// Returns whether every question was asked; with `retry_failed`, whether every question was also answered.
     ///
     /// # Errors
@@ -59,7 +51,20 @@ impl CellFiles<'_> {
         let is_done = |answer: &Option<ScoredAnswer>| {
             answer.as_ref().is_some_and(|answer| !(retry_failed && answer.status == AnswerStatus::Failed))
         };
-        Ok(self.answers(&results)?.iter().all(is_done))
+        Ok(self.benchmark.answers(&results)?.iter().all(is_done))
+    }
+
+    /// Writes the scored answers, the record and the report of a cell that is done, as those of a single run.
+    ///
+    /// # Errors
+    /// When the results cannot be read, or a file cannot be written.
+    pub(super) fn write_evaluation(&self) -> Result<(), Error> {
+        let Some(results) = self.results()? else { return Ok(()) };
+        let answers: Option<Vec<ScoredAnswer>> = self.benchmark.answers(&results)?.into_iter().collect();
+        match answers {
+            Some(answers) => self.benchmark.write_evaluation(&self.dir, &results, &answers),
+            None => Ok(()),
+        }
     }
 
     /// Returns the outcome of the cell, of which `error` is that of its run.
@@ -78,7 +83,7 @@ impl CellFiles<'_> {
         }
         let incomplete = CellOutcome { state: CellState::Incomplete, answers: Vec::new(), cost: None, error: None };
         let Some(results) = self.results()? else { return Ok(incomplete) };
-        let answers = self.answers(&results)?;
+        let answers = self.benchmark.answers(&results)?;
         let n = answers.len();
         let answers: Vec<ScoredAnswer> = answers.into_iter().flatten().collect();
         if answers.len() < n {
