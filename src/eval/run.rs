@@ -19,10 +19,12 @@ pub enum EvalEvent<'a> {
         /// Answer of the model.
         answer: &'a str,
     },
-    /// A video or a question failed; unanswered questions count as wrong.
+    /// A question, or a video with all its questions, failed; the questions count as wrong.
     Failed {
         /// Path of the video.
         video: &'a Path,
+        /// Questions.
+        questions: &'a [EvalQuestion],
         /// Failure.
         error: ItemError,
     },
@@ -91,7 +93,8 @@ impl<E> EvalTracker<'_, E> {
                         }
                         Err(error) => {
                             self.scores.add_unanswered(question);
-                            self.emit(EvalEvent::Failed { video: video.path(), error });
+                            let questions = std::slice::from_ref(question);
+                            self.emit(EvalEvent::Failed { video: video.path(), questions, error });
                         }
                     }
                 }
@@ -100,7 +103,7 @@ impl<E> EvalTracker<'_, E> {
                 for question in questions {
                     self.scores.add_unanswered(question);
                 }
-                self.emit(EvalEvent::Failed { video: video.path(), error });
+                self.emit(EvalEvent::Failed { video: video.path(), questions, error });
             }
         }
     }

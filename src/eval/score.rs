@@ -12,6 +12,8 @@ pub struct ExactMatchScore {
     pub right: usize,
     /// Number of questions.
     pub total: usize,
+    /// Number of questions that failed, which are wrong.
+    pub failed: usize,
     /// Number of questions by reference answer.
     references: BTreeMap<String, usize>,
     /// Scores by video.
@@ -24,6 +26,7 @@ impl ExactMatchScore {
         let is_right = answer.is_some_and(|answer| is_exact_match(answer, &question.answer));
         self.total += 1;
         self.right += usize::from(is_right);
+        self.failed += usize::from(answer.is_none());
         *self.references.entry(question.answer.trim().to_owned()).or_default() += 1;
         self.scores.add(&question.video.to_string_lossy(), f64::from(u8::from(is_right)), 1.0);
     }

@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use super::download::JobFile;
 use super::error::stopped;
 use super::item::{ImageKind, ItemError, PartContent, VideoEnd, VideoPart, VideoRef};
+use super::preview::{Preview, PreviewMaker};
 use super::stages::{DECODE, PREPROCESS, VideoOptions};
 use super::timing::timed;
 use super::views::ViewMaker;
@@ -41,7 +42,7 @@ pub(super) fn decode(
             views: None,
             takes_any_res: false,
             refusal: None,
-            thumbnail_at: None,
+            preview: PreviewMaker::new(Preview::None, 0),
             waiting: Duration::ZERO,
             scan: Duration::ZERO,
         };
@@ -65,8 +66,8 @@ struct VideoReading<'r> {
     takes_any_res: bool,
     /// Why the video fails although it can be read, such as too many tokens.
     refusal: Option<Error>,
-    /// Number of sampled frames before the one of the thumbnail; `None` once the thumbnail is made.
-    thumbnail_at: Option<usize>,
+    /// Preview, once the number of frames is known.
+    preview: PreviewMaker,
     /// Time spent waiting for room in the outlet.
     waiting: Duration,
     /// Time of an earlier scan of the video.

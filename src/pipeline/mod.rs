@@ -19,6 +19,7 @@ mod fitting;
 mod item;
 mod limits;
 pub(crate) mod open;
+mod preview;
 mod run;
 mod stages;
 mod timing;
@@ -34,6 +35,7 @@ pub use fitting::FittingPrompt;
 pub use item::{FrameStamp, ItemError, Job, VideoRef};
 pub use limits::Limits;
 pub use open::{CheckedPlan, FirstQuestion, LoadedModel, OnOpen, OpenEvent, Opening, check_plan, open, open_with};
+pub use preview::Preview;
 pub(crate) use run::RunEvent;
 pub use run::{AnsweredVideo, RunReport, VideoOutcome, smaller_batch};
 pub use stages::{

@@ -18,6 +18,7 @@ use candle_core::{Device, DeviceLocation, Tensor};
 use super::encode::BatchSize;
 use super::error::stopped;
 use super::item::VideoRef;
+use super::preview::Preview;
 use super::{Downloads, FeatureCache, FrameStamp, ItemError, Job, Limits, Timings, aggregate, decode, encode};
 use crate::error::Error;
 use crate::exec::{self, Inlet, RunControl, StageConfig, StageReport, Threads, lock};
@@ -126,7 +127,7 @@ pub struct AlsoAggregated {
     pub features: FeatureCache,
 }
 
-/// Options of the videos of a run: limits and isolation of each, feature cache, thumbnails. All are off by default.
+/// Options of the videos of a run: limits and isolation of each, feature cache, preview. All are off by default.
 #[derive(Clone, Copy, Default)]
 pub struct VideoOptions<'a> {
     /// Limits of one item.
@@ -144,8 +145,8 @@ pub struct VideoOptions<'a> {
     pub also: &'a [AlsoAggregated],
     /// Downloads of videos that are named by URL; without them, a URL is a path without a file.
     pub downloads: Option<&'a Downloads>,
-    /// Whether a thumbnail of each video is made.
-    pub thumbnails: bool,
+    /// Preview that is made of each video.
+    pub preview: Preview,
     /// Scan of a video whose packets were read before; that video is not scanned again. A decoder in a process of its
     /// own does not use it.
     pub scanned: Option<&'a KnownScan>,

@@ -54,20 +54,6 @@ impl ViewMaker {
     }
 }
 
-/// Longer side of a thumbnail, in pixels.
-const THUMBNAIL: u32 = 160;
-
-/// Returns a thumbnail of a frame as JPEG, or `None` if the encoder fails.
-pub(super) fn thumbnail(frame: &RgbImage) -> Option<Vec<u8>> {
-    let (width, height) = frame.dimensions();
-    let scale = f64::from(THUMBNAIL) / f64::from(width.max(height)).max(1.0);
-    let side = |length: u32| ((f64::from(length) * scale.min(1.0)).round() as u32).max(1);
-    let small = ::image::imageops::thumbnail(frame, side(width), side(height));
-    let mut bytes = Vec::new();
-    ::image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 80).encode_image(&small).ok()?;
-    Some(bytes)
-}
-
 /// Returns `n_wanted` of `n` indices, evenly spaced with both ends (`round(linspace(0, n - 1, n_wanted))`); for fewer
 /// indices than wanted all of them, the last one repeated.
 fn spread(n: usize, n_wanted: usize) -> Vec<usize> {

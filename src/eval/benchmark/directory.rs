@@ -25,12 +25,25 @@ pub fn scored_lines(answers: &[ScoredAnswer]) -> Result<Vec<u8>> {
     Ok(lines)
 }
 
-/// Writes the scored answers of an evaluation into its directory.
+/// Writes the scored answers of an evaluation into its directory, and returns their BLAKE3 hash.
 ///
 /// # Errors
 /// When the directory or the file cannot be written.
-pub fn write_scored(dir: &Path, answers: &[ScoredAnswer]) -> Result<()> {
+pub fn write_scored(dir: &Path, answers: &[ScoredAnswer]) -> Result<String> {
     create_directory(dir).map_err(Error::io(dir))?;
+    let (path, lines) = (dir.join(SCORED), scored_lines(answers)?);
+    replace(&path, &lines, Durability::Synced).map_err(Error::io(&path))?;
+    Ok(blake3::hash(&lines).to_hex().to_string())
+}
+
+/// Returns the BLAKE3 hash of the scored answers in the directory of an evaluation.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn scored_hash(dir: &Path) -> Result<String> {
     let path = dir.join(SCORED);
-    replace(&path, &scored_lines(answers)?, Durability::Synced).map_err(Error::io(&path))
+    let mut hasher = blake3::Hasher::new();
+    let mut file = std::fs::File::open(&path).map_err(Error::io(&path))?;
+    std::io::copy(&mut file, &mut hasher).map_err(Error::io(&path))?;
+    Ok(hasher.finalize().to_hex().to_string())
 }

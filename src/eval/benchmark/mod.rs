@@ -13,7 +13,7 @@ mod spec;
 mod submission;
 mod tasks;
 
-pub use directory::{RUN, SCORED, scored_lines, write_scored};
+pub use directory::{RUN, SCORED, scored_hash, scored_lines, write_scored};
 pub use measure::Measure;
 pub use prompt::BenchmarkPrompt;
 pub(in crate::eval) use prompt::fill;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::directory::{SCORED, scored_hash};
 use super::spec::BenchmarkSpec;
 use crate::batch::store::{StoredResults, read_sessions};
 use crate::error::{About as _, Error, Kind, Result};
@@ -34,6 +35,8 @@ pub struct EvaluationRecord {
     pub spec_hash: String,
     /// Hash of the questions, [`split_hash`].
     pub split_hash: String,
+    /// Hash of the file of scored answers.
+    pub scored_hash: String,
     /// Number of questions of the run.
     pub questions: usize,
     /// Videos, and the missing ones.
@@ -57,6 +60,8 @@ pub struct EvaluatedSplit<'a> {
     pub dataset: &'a DatasetQuestions,
     /// Share of the videos that are there.
     pub coverage: &'a VideoCoverage,
+    /// Hash of the file of scored answers.
+    pub scored_hash: &'a str,
 }
 
 /// Format of a record.
@@ -101,6 +106,15 @@ impl CoverageRecord {
     pub fn percent(&self) -> f64 {
         100.0 * self.videos.saturating_sub(self.missing.len()) as f64 / self.videos.max(1) as f64
     }
+
+    /// Returns the remark of every table about missing videos, if some are.
+    pub fn note(&self) -> Option<String> {
+        let (n_missing, videos, percent) = (self.missing.len(), self.videos, self.percent());
+        let text = format!(
+            "{n_missing} of {videos} videos are missing ({percent:.1} % are there); their questions count as wrong."
+        );
+        (n_missing > 0).then_some(text)
+    }
 }
 
 impl EvaluationRecord {
@@ -109,7 +123,7 @@ impl EvaluationRecord {
     /// # Errors
     /// Sessions of the results that cannot be read.
     pub fn new(split: EvaluatedSplit<'_>, results: &StoredResults) -> Result<Self> {
-        let EvaluatedSplit { description, spec, dataset, coverage } = split;
+        let EvaluatedSplit { description, spec, dataset, coverage, scored_hash } = split;
         let header = &results.header;
         let ended = read_sessions(&results.dir)?.into_iter().filter_map(|session| session.summary);
         Ok(Self {
@@ -119,6 +133,7 @@ impl EvaluationRecord {
             spec: spec.clone(),
             spec_hash: spec_hash(spec)?,
             split_hash: split_hash(&dataset.questions),
+            scored_hash: scored_hash.to_owned(),
             questions: dataset.questions.len(),
             coverage: coverage.into(),
             notes: dataset.notes.clone(),
@@ -131,10 +146,32 @@ impl EvaluationRecord {
         })
     }
 
-    /// Returns whether these are all questions of the split and all its videos, which published results compare with.
-    pub fn is_whole(&self, n_answers: usize) -> bool {
-        let n = self.questions;
-        n_answers == n && self.spec.questions == Some(n) && self.coverage.missing.is_empty()
+    /// Refuses a file of scored answers that is not the one of the record.
+    ///
+    /// # Errors
+    /// Both hashes, or a file that cannot be read.
+    pub fn check_scored(&self, dir: &Path) -> Result<()> {
+        let found = scored_hash(dir)?;
+        if found == self.scored_hash {
+            return Ok(());
+        }
+        let rule = format!("its hash is {found}, that of {EVALUATION} {}", self.scored_hash);
+        Err(Error::invalid(rule).with_hint("the command that wrote it, again with the same --out").about(dir.join(SCORED)))
+    }
+
+    /// Refuses a directory that holds an evaluation of another benchmark or split.
+    ///
+    /// # Errors
+    /// Both names.
+    pub fn check_directory(dir: &Path, spec: &BenchmarkSpec) -> Result<()> {
+        // A record that was not written whole is written again.
+        let Ok(record) = Self::read(dir) else { return Ok(()) };
+        let (there, here) = (&record.spec, spec);
+        if (&there.name, &there.split) == (&here.name, &here.split) {
+            return Ok(());
+        }
+        let rule = format!("an evaluation of {}, {}, not of {}, {}", there.name, there.split, here.name, here.split);
+        Err(Error::invalid(rule).with_hint("another --out").about(dir.to_owned()))
     }
 
     /// Reads the record of a directory.

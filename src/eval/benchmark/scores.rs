@@ -171,7 +171,7 @@ pub struct BenchmarkRow {
     pub unparsed: usize,
     /// Number of questions whose video is missing.
     pub missing: usize,
-    /// Means by measure.
+    /// Means by measure; none over no questions.
     pub scores: BTreeMap<String, ClusteredMean>,
 }
 
@@ -227,7 +227,7 @@ fn row(group: ScoreGroup, name: &str, chosen: &[&ScoredAnswer], measures: &[&str
         failed: n(AnswerStatus::Failed),
         unparsed: n(AnswerStatus::Unparsed),
         missing: n(AnswerStatus::Missing),
-        scores: measures.iter().map(mean).collect(),
+        scores: measures.iter().filter(|_| !chosen.is_empty()).map(mean).collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::measure::Measure;
+use super::scores::{AnswerStatus, ScoredAnswer};
 use super::prompt::{BenchmarkPrompt, LETTER, OPTION_TEXT, OPTIONS, QUESTION, SUBTITLES};
 use crate::error::Result;
 use crate::eval::dataset::{DatasetFormat, QuestionFiles};
@@ -107,7 +108,8 @@ impl PublishedMetric {
         self.into()
     }
 
-    fn is(self, measure: Measure) -> bool {
+    /// Returns whether a measure of this program is the metric.
+    pub fn is(self, measure: Measure) -> bool {
         matches!((self, measure), (Self::Choice, Measure::Choice) | (Self::Wups0, Measure::Wups0))
     }
 }
@@ -138,11 +140,19 @@ impl BenchmarkSpec {
         }
     }
 
-    /// Published results of the same split and metric.
-    pub fn comparable(&self) -> impl Iterator<Item = &PublishedResult> {
+    /// Returns whether these are the answers to the whole split: to all its questions, each with a published reference,
+    /// about videos that are there.
+    pub fn is_whole(&self, answers: &[ScoredAnswer]) -> bool {
+        let is_counted = |answer: &ScoredAnswer| answer.status != AnswerStatus::Missing && !answer.scores.is_empty();
+        self.questions == Some(answers.len()) && answers.iter().all(is_counted)
+    }
+
+    /// Returns the published results that compare with the scores of some answers: those of the same split and metric, if
+    /// the answers are of the whole split.
+    pub fn comparable(&self, answers: &[ScoredAnswer]) -> Vec<&PublishedResult> {
         let of =
             |row: &&PublishedResult| row.split == self.split && self.metrics.first().is_some_and(|m| row.metric.is(*m));
-        self.published.iter().filter(of)
+        if self.is_whole(answers) { self.published.iter().filter(of).collect() } else { Vec::new() }
     }
 }
 

@@ -148,8 +148,11 @@ impl BenchmarkTasks {
             false => format!("{:.1} % are there, below {min_percent} %", coverage.percent()),
         };
         let rule = format!("{n_missing} of {n_videos} videos are missing ({share}): {names}");
-        Err(Error::new(Kind::NotFound, rule)
-            .with_hint("--min-coverage PERCENT goes on, and counts their questions as wrong"))
+        let hint = match self.videos.is_empty() {
+            true => "--data DIR, to which the paths of the description are relative",
+            false => "--min-coverage PERCENT goes on, and counts their questions as wrong",
+        };
+        Err(Error::new(Kind::NotFound, rule).with_hint(hint))
     }
 
     /// Returns the items of a batch, named by their paths below the data directory, so that their identities are the

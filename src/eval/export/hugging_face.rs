@@ -93,7 +93,7 @@ fn card(benchmark: &ExportedBenchmark<'_>, split: &str) -> String {
          the original data set: {}. Prompts: {}.\n",
         spec.name,
         spec.split,
-        benchmark.questions.len(),
+        benchmark.tasks.videos.iter().map(|video| video.questions.len()).sum::<usize>(),
         benchmark.tasks.videos.len(),
         spec.source,
         spec.prompt.source

@@ -14,7 +14,7 @@ const QUESTIONS: &str = "questions.jsonl";
 /// File name of the functions that the task names.
 const FUNCTIONS: &str = "utils.py";
 
-/// Functions of the task. A choice is the label with which an answer begins.
+/// Functions of the task. A choice is the label with which an answer begins, a letter or a number.
 const PYTHON: &str = r#"import re
 
 
@@ -25,7 +25,7 @@ def doc_to_visual(doc):
 def process_results(doc, results):
     given = results[0].strip()
     if doc["options"]:
-        label = re.match(r"\W*([A-Z])\b", given)
+        label = re.match(r"\W*(?:[Oo]ption\s+)?([A-Z]|[0-9]+)\b", given)
         given = label.group(1) if label else ""
     return {"exact_match": float(given in doc["answers"])}
 "#;

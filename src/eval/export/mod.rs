@@ -38,6 +38,22 @@ pub struct ExportedBenchmark<'a> {
     pub inputs: &'a [PathBuf],
 }
 
+/// Refuses a directory that has files: an export replaces none.
+///
+/// # Errors
+/// The first of its files, or a directory that cannot be read.
+pub fn check_new_directory(out: &Path) -> Result<()> {
+    let mut entries = match std::fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io(out)(error)),
+    };
+    let Some(entry) = entries.next() else { return Ok(()) };
+    let name = entry.map_err(Error::io(out))?.file_name();
+    let rule = format!("not an empty directory: it has `{}`", name.to_string_lossy());
+    Err(Error::invalid(rule).with_hint("a new directory").about(out))
+}
+
 impl ExportedBenchmark<'_> {
     /// Refuses subtitles between frames, which no export has.
     fn refuse_subtitles(&self) -> Result<()> {

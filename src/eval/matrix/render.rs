@@ -116,7 +116,7 @@ impl MatrixTable {
         for metric in &self.metrics {
             head.extend([metric.clone(), "95 %".to_owned()]);
         }
-        head.extend(["difference", "95 %", "p", "tokens/video", "s/video", "failed"].map(str::to_owned));
+        head.extend(["difference", "95 %", "p", "tokens/video", "s/video", "failed", "unparsed", "missing"].map(str::to_owned));
         head.extend(has_published.then(|| "published".to_owned()));
         let rows = self.rows.iter().map(|row| {
             let mut cells = self.row(row);
@@ -146,7 +146,8 @@ impl MatrixTable {
             }
             None => [String::new(), String::new()],
         });
-        cells.push(if row.state == CellState::Done { row.failed.to_string() } else { String::new() });
+        let count = |n: usize| if row.state == CellState::Done { n.to_string() } else { String::new() };
+        cells.extend([row.failed, row.unparsed, row.missing].map(count));
         cells
     }
 
@@ -171,10 +172,10 @@ fn comparison(row: &MatrixRow, is_baseline: bool) -> [String; 3] {
 
 fn published(rows: &[PublishedCell]) -> String {
     let mut text = String::new();
-    for PublishedCell { value, judge, source, .. } in rows {
+    for PublishedCell { metric, value, judge, source, .. } in rows {
         let separator = if text.is_empty() { "" } else { "; " };
         let judge = judge.as_ref().map_or(String::new(), |judge| format!(", {judge}"));
-        let _ = write!(text, "{separator}{value} ({source}{judge})");
+        let _ = write!(text, "{separator}{} {value} ({source}{judge})", metric.name());
     }
     text
 }
@@ -242,9 +243,9 @@ mod tests {
     fn the_text_is_aligned_and_tells_failures() {
         let expected = "\
 Shapes, test: 3 cells
-temporal  exact   95 %          difference  95 %           p       tokens/video  s/video  failed
-S1        50.0 %  25.0 to 75.0  baseline                                                  1
-concat    50.0 %  25.0 to 75.0  -12.5       -25.0 to +6.2  0.5000  256           1.25 r   1
+temporal  exact   95 %          difference  95 %           p       tokens/video  s/video  failed  unparsed  missing
+S1        50.0 %  25.0 to 75.0  baseline                                                  1       0         0
+concat    50.0 %  25.0 to 75.0  -12.5       -25.0 to +6.2  0.5000  256           1.25 r   1       0         0
 bad       failed
 a note
 temporal=bad: no | such model
@@ -258,9 +259,9 @@ temporal=bad: no | such model
         let expected = "\
 # Shapes, test
 
-| temporal | exact | 95 % | difference | 95 % | p | tokens/video | s/video | failed |
-|---|---|---|---|---|---|---|---|---|
-| S1 | 50.0 % | 25.0 to 75.0 | baseline |  |  |  |  | 1 |
+| temporal | exact | 95 % | difference | 95 % | p | tokens/video | s/video | failed | unparsed | missing |
+|---|---|---|---|---|---|---|---|---|---|---|
+| S1 | 50.0 % | 25.0 to 75.0 | baseline |  |  |  |  | 1 | 0 | 0 |
 ";
         assert!(text.starts_with(expected), "{text}");
         let mut odd = table();

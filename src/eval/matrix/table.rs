@@ -116,7 +116,11 @@ impl MatrixRow {
         let scored = (outcome.state == CellState::Done).then(|| reported(&outcome.answers, spec)).flatten();
         let count = |of: fn(&BenchmarkRow) -> usize| scored.as_ref().map_or(0, of);
         let is_compared = scored.is_some() && index != matrix.baseline;
+        let is_whole = outcome.state == CellState::Done && spec.is_whole(&outcome.answers);
         let published = matrix.published.iter().filter(|row| row.cells.contains(&index) && row.split == spec.split);
+        // A judge's results stand with a note that they do not compare.
+        let is_measured = |row: &&PublishedCell| row.metric.is_judged() || spec.metrics.iter().any(|m| row.metric.is(*m));
+        let published = published.filter(|_| is_whole).filter(is_measured);
         Self {
             cell: cell.name.clone(),
             labels: cell.labels.clone(),
@@ -220,7 +224,7 @@ fn compare(context: &MatrixTableContext<'_>, answers: &[ScoredAnswer]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::benchmark::AnswerStatus;
+    use crate::eval::benchmark::{AnswerStatus, Measure, PublishedMetric};
     use crate::eval::matrix::{MatrixCell, MatrixQuestions};
     use crate::spec::{Document, Plan};
     use std::path::{Path, PathBuf};
@@ -279,6 +283,32 @@ mod tests {
         let stopped = MatrixRow::new(1, &outcome(CellState::Incomplete, Vec::new()), &context);
         assert!(stopped.scores.is_empty() && stopped.compared.is_none());
         assert_eq!(MatrixTable::new(&context, vec![stopped], &[]).n_failed(), 1);
+    }
+
+    #[test]
+    fn published_results_stand_beside_whole_splits_alone() {
+        let (mut matrix, mut spec) = (matrix(), BenchmarkSpec::of_questions(Path::new("q.jsonl")));
+        let published = |split: &str, metric: PublishedMetric| PublishedCell {
+            cell: serde_json::Map::new(),
+            split: split.to_owned(),
+            metric,
+            value: 50.0,
+            judge: None,
+            source: "a paper".to_owned(),
+            cells: vec![0],
+        };
+        let (choice, wups) = (PublishedMetric::Choice, PublishedMetric::Wups0);
+        matrix.published = vec![published("all", choice), published("val", choice), published("all", wups)];
+        (spec.metrics, spec.questions) = (vec![Measure::Choice], Some(2));
+        let n = |answers: &[ScoredAnswer]| {
+            let context = MatrixTableContext { matrix: &matrix, spec: &spec, baseline: &[] };
+            MatrixRow::new(0, &outcome(CellState::Done, answers.to_vec()), &context).published.len()
+        };
+        let whole = [answer(1, "", 1.0), answer(2, "", 0.0)];
+        assert_eq!((n(&whole), n(&whole[..1])), (1, 0));
+        let missing = ScoredAnswer { status: AnswerStatus::Missing, ..whole[1].clone() };
+        let hidden = ScoredAnswer { scores: BTreeMap::new(), ..whole[1].clone() };
+        assert_eq!((n(&[whole[0].clone(), missing]), n(&[whole[0].clone(), hidden])), (0, 0));
     }
 
     #[test]

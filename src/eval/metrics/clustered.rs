@@ -7,7 +7,7 @@
 //! (Cochran, Sampling Techniques, 3rd ed., 1977, chapter 9A; Miller 2024, arXiv 2411.00640, section 2.2, without the
 //! factor). The interval is `ȳ ± t · SE`, with the 0.975 quantile of Student's t with `G - 1` degrees of freedom, cut
 //! to the range of scores, 0 to 1. Where all clusters agree, the variance is 0 and says nothing: the interval is then
-//! Wilson's over clusters.
+//! Wilson's over clusters. A stratum of one cluster says nothing of its variance: its mean may be anything from 0 to 1.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ impl ClusteredScores {
         let mean = weighted / weight;
         let interval_95 = match self.standard_error(mean, weight) {
             None => (0.0, 1.0),
-            Some(error) if error < 1e-12 => self.interval_over_clusters(mean),
+            Some(error) if error < 1e-12 => wilson(mean, n_clusters),
             Some(error) => {
                 let half = student_t_quantile(0.975, (n_clusters - 1) as f64) * error;
                 ((mean - half).max(0.0), (mean + half).min(1.0))
@@ -69,10 +69,21 @@ impl ClusteredScores {
     }
 
     /// Returns the mean over the means of strata, such as tasks (macro average). A cluster may be in several strata:
-    /// the variance sums its residuals over all of them.
+    /// the variance sums its residuals over all of them. The interval holds any mean of a stratum of one cluster.
     pub fn macro_mean(strata: &[Self]) -> ClusteredMean {
         let n_strata = strata.len().max(1) as f64;
-        let mean = strata.iter().map(|stratum| stratum.mean().mean).sum::<f64>() / n_strata;
+        let (mut mean, mut unknown, mut n_unknown) = (0.0, 0.0, 0.0);
+        for stratum in strata {
+            let of_stratum = stratum.mean();
+            mean += of_stratum.mean / n_strata;
+            if of_stratum.n_clusters < 2 {
+                unknown += of_stratum.mean / n_strata;
+                n_unknown += 1.0;
+            }
+        }
+        let widened = |(low, high): (f64, f64)| {
+            ((low - unknown).max(0.0), (high - unknown + n_unknown / n_strata).min(1.0))
+        };
         let mut residuals: BTreeMap<&str, f64> = BTreeMap::new();
         for stratum in strata {
             let (own, weight) = (stratum.mean().mean, stratum.clusters.values().map(|sums| sums.weight).sum::<f64>());
@@ -85,10 +96,10 @@ impl ClusteredScores {
         let error = (n / (n - 1.0) * residuals.values().map(|residual| residual * residual).sum::<f64>()).sqrt();
         let interval_95 = match n_clusters {
             0 | 1 => (0.0, 1.0),
-            _ if error < 1e-12 => wilson((mean * n).round() as usize, n_clusters),
+            _ if error < 1e-12 => widened(wilson(mean, n_clusters)),
             _ => {
                 let half = student_t_quantile(0.975, n - 1.0) * error;
-                ((mean - half).max(0.0), (mean + half).min(1.0))
+                widened((mean - half, mean + half))
             }
         };
         ClusteredMean { mean, interval_95, n_clusters }
@@ -101,22 +112,16 @@ impl ClusteredScores {
         let sum: f64 = self.clusters.values().map(residual).sum();
         (n > 1.0).then(|| (n / (n - 1.0) * sum).sqrt() / weight)
     }
-
-    /// Returns Wilson's interval of a mean over clusters that agree.
-    fn interval_over_clusters(&self, mean: f64) -> (f64, f64) {
-        let n = self.clusters.len();
-        wilson((mean * n as f64).round() as usize, n)
-    }
 }
 
-/// Returns Wilson's 95 % confidence interval of a proportion (Wilson 1927, "Probable inference, the law of
-/// succession").
-fn wilson(right: usize, total: usize) -> (f64, f64) {
+/// Returns Wilson's 95 % confidence interval of a proportion `p` of `total` (Wilson 1927, "Probable inference, the law
+/// of succession").
+pub(super) fn wilson(p: f64, total: usize) -> (f64, f64) {
     const Z: f64 = 1.959_964;
     if total == 0 {
         return (0.0, 1.0);
     }
-    let (n, p) = (total as f64, right as f64 / total as f64);
+    let n = total as f64;
     let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
     let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     ((middle - half).max(0.0), (middle + half).min(1.0))
@@ -135,10 +140,10 @@ mod tests {
     #[test]
     fn the_wilson_interval_agrees_with_newcombe_1998() {
         // 81 of 263: 0.255 to 0.366 (Newcombe 1998, table I, method 3).
-        let (low, high) = wilson(81, 263);
+        let (low, high) = wilson(81.0 / 263.0, 263);
         assert!((low - 0.2553).abs() < 5e-4 && (high - 0.3662).abs() < 5e-4, "{low} {high}");
-        assert_eq!(wilson(0, 0), (0.0, 1.0));
-        assert!(wilson(5, 5).1 > 0.9999);
+        assert_eq!(wilson(0.0, 0), (0.0, 1.0));
+        assert!(wilson(1.0, 5).1 > 0.9999);
     }
 
     #[test]
@@ -164,7 +169,12 @@ mod tests {
     #[test]
     fn questions_about_one_video_count_as_one_where_they_agree() {
         let repeated = scores(&[("a", 1.0), ("a", 1.0), ("a", 1.0), ("b", 1.0), ("b", 1.0)]).mean();
-        assert_eq!(repeated.interval_95, wilson(2, 2));
+        assert_eq!(repeated.interval_95, wilson(1.0, 2));
+        // A judge's scores are no proportion of right answers.
+        let (low, high) = scores(&[("a", 0.8), ("b", 0.8), ("c", 0.8)]).mean().interval_95;
+        let expected = wilson(0.8, 3);
+        assert!(low < 0.8 && 0.8 < high, "{low} {high}");
+        assert!((low - expected.0).abs() < 1e-9 && (high - expected.1).abs() < 1e-9, "{low} {high}");
         assert_eq!(scores(&[("a", 1.0), ("a", 0.0)]).mean().interval_95, (0.0, 1.0));
         assert_eq!(scores(&[]).mean().mean, 0.0);
     }
@@ -178,5 +188,16 @@ mod tests {
         assert_eq!((mean.mean, mean.n_clusters), (0.375, 5));
         // Residuals 1/32 (three times) and -3/32, 0: SE = sqrt(5/4 · 12/1024) = 0.121031; t(4) = 2.776445.
         assert!((mean.interval_95.1 - (0.375 + 2.776_445 * 0.121_031)).abs() < 1e-5, "{mean:?}");
+    }
+
+    #[test]
+    fn a_task_of_one_video_widens_the_macro_average_by_all_that_it_may_be() {
+        let known: Vec<(String, f64)> = (0..200).map(|i| (i.to_string(), f64::from(i % 2))).collect();
+        let known: Vec<(&str, f64)> = known.iter().map(|(name, score)| (name.as_str(), *score)).collect();
+        let mean = ClusteredScores::macro_mean(&[scores(&known), scores(&[("one", 1.0)])]);
+        let (low, high) = mean.interval_95;
+        assert_eq!(mean.mean, 0.75);
+        // Half of 0.5 ± 0.07, and of anything from 0 to 1.
+        assert!((low - 0.215).abs() < 0.002 && (high - 0.785).abs() < 0.002, "{low} {high}");
     }
 }

@@ -1,10 +1,11 @@
 //! Paired comparison of two runs on the same questions.
 //!
 //! The interval of the difference is the percentile interval of a bootstrap over clusters: 10,000 resamples of the
-//! videos with replacement, seed 0 (Cameron, Gelbach and Miller 2008, section III, pairs cluster bootstrap). The test
-//! is McNemar's exact one (two-sided binomial of the discordant pairs, McNemar 1947) where every score is 0 or 1, else
-//! a t test of the mean difference over clusters with the standard error of
-//! [`ClusteredScores`](super::ClusteredScores).
+//! videos with replacement, seed 0 (Cameron, Gelbach and Miller 2008, section III, pairs cluster bootstrap). Where all
+//! clusters have one difference that is not 0, resamples say nothing, and the interval is Wilson's over clusters. The test
+//! is McNemar's exact one (two-sided binomial of the discordant pairs, McNemar 1947) where every score is 0 or 1 and every
+//! question has a video of its own, else a t test of the mean difference over clusters with the standard error of
+//! [`ClusteredScores`](super::ClusteredScores): questions about one video are not independent.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use serde::Serialize;
 
+use super::clustered::wilson;
 use super::student_t::two_sided_p;
 
 /// Number of resamples of the bootstrap.
@@ -99,8 +101,10 @@ impl PairedComparison {
         }
         let clusters: Vec<DifferenceSums> = clusters.into_values().collect();
         let is_binary = pairs.iter().all(|pair| [pair.a, pair.b].iter().all(|&score| score == 0.0 || score == 1.0));
-        let test = if is_binary { Some(mcnemar(pairs)) } else { clustered_t(&clusters, difference) };
-        let interval_95 = bootstrap(&clusters);
+        let is_independent = clusters.len() == pairs.len();
+        let test =
+            if is_binary && is_independent { Some(mcnemar(pairs)) } else { clustered_t(&clusters, difference) };
+        let interval_95 = interval(&clusters, difference);
         Self { n: pairs.len(), n_clusters: clusters.len(), mean_a, mean_b, difference, interval_95, test }
     }
 }
@@ -137,6 +141,16 @@ fn clustered_t(clusters: &[DifferenceSums], difference: f64) -> Option<PairedTes
         f64::INFINITY
     };
     Some(PairedTest::ClusteredT { t, df: n - 1, p: two_sided_p(t, (n - 1) as f64) })
+}
+
+/// Returns the 95 % interval of the mean difference.
+fn interval(clusters: &[DifferenceSums], difference: f64) -> (f64, f64) {
+    let is_mean = |sums: &DifferenceSums| (sums.difference - difference * sums.weight).abs() < 1e-12;
+    if clusters.len() < 2 || difference == 0.0 || !clusters.iter().all(is_mean) {
+        return bootstrap(clusters);
+    }
+    let (low, high) = wilson(difference.abs(), clusters.len());
+    if difference > 0.0 { (low, high) } else { (-high, -low) }
 }
 
 /// Returns the percentile interval of the mean difference over resampled clusters.
@@ -178,10 +192,22 @@ mod tests {
         assert!((binomial_p(5, 10) - 1.0).abs() < 1e-12 && binomial_p(0, 0) == 1.0);
         // 2 · (1 + 100 + 4950 + 161700) / 2^100.
         assert!((binomial_p(3, 100) / (2.0 * 166_751.0 / 2f64.powi(100)) - 1.0).abs() < 1e-9);
-        let pairs = [pair("v", 1.0, 0.0), pair("v", 1.0, 1.0), pair("w", 0.0, 1.0), pair("w", 0.0, 1.0)];
+        let pairs = [pair("u", 1.0, 0.0), pair("v", 1.0, 1.0), pair("w", 0.0, 1.0), pair("x", 0.0, 1.0)];
         let found = PairedComparison::of(&pairs);
         assert_eq!(found.test, Some(PairedTest::McNemar { only_a: 1, only_b: 2, p: 1.0 }));
         assert_eq!((found.mean_a, found.mean_b, found.difference), (0.5, 0.75, 0.25));
+        // Thirty questions about three videos are not thirty independent ones.
+        let names = ["u", "v", "w"];
+        let pairs: Vec<ScorePair<'_>> = (0..30).map(|i| pair(names[i % 3], 0.0, f64::from(u8::from(i % 2 == 0)))).collect();
+        assert!(matches!(PairedComparison::of(&pairs).test, Some(PairedTest::ClusteredT { df: 2, .. })));
+    }
+
+    #[test]
+    fn videos_that_agree_leave_the_interval_of_their_number() {
+        let lost = [pair("u", 1.0, 0.0), pair("v", 1.0, 0.0), pair("w", 1.0, 0.0)];
+        let (low, high) = PairedComparison::of(&lost).interval_95;
+        assert!(low == -1.0 && (-0.5..-0.4).contains(&high), "{low} {high}");
+        assert_eq!(PairedComparison::of(&[pair("u", 1.0, 1.0), pair("v", 0.0, 0.0)]).interval_95, (0.0, 0.0));
     }
 
     #[test]

@@ -39,9 +39,9 @@ impl ReportContents {
     /// A missing or unreadable file.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let record = EvaluationRecord::read(dir)?;
+        record.check_scored(dir)?;
         let answers = read_scored(&dir.join(SCORED))?;
         let n = |status: AnswerStatus| answers.iter().filter(|answer| answer.status == status).count();
-        let is_whole = record.is_whole(answers.len());
         let examples = wrong_answers(&answers, record.spec.metrics.first().map_or("", |metric| metric.name()));
         let shown: BTreeSet<&str> =
             examples.iter().flat_map(|group| &group.examples).map(|answer| answer.question_id.as_str()).collect();
@@ -55,7 +55,7 @@ impl ReportContents {
             ],
             n_hidden: answers.iter().filter(|answer| answer.scores.is_empty()).count(),
             rows: score_table(&answers, &record.spec.metrics),
-            published: record.spec.comparable().filter(|_| is_whole).cloned().collect(),
+            published: record.spec.comparable(&answers).into_iter().cloned().collect(),
             examples,
             failures: failed_videos(&answers),
             thumbnails,
@@ -69,17 +69,5 @@ impl ReportContents {
             AverageOver::Questions => ScoreGroup::All,
             AverageOver::Tasks => ScoreGroup::Macro,
         }
-    }
-
-    /// Returns the remark of every table about missing videos, if some are.
-    pub(super) fn coverage_note(&self) -> Option<String> {
-        let coverage = &self.record.coverage;
-        let n_missing = coverage.missing.len();
-        (n_missing > 0).then(|| {
-            let (videos, percent) = (coverage.videos, coverage.percent());
-            format!(
-                "{n_missing} of {videos} videos are missing ({percent:.1} % are there); their questions count as wrong."
-            )
-        })
     }
 }

@@ -73,9 +73,9 @@ fn example(answer: &ScoredAnswer, thumbnail: Option<&Thumbnail>) -> Markup {
         article {
             @match thumbnail {
                 Some(Thumbnail::Image { jpeg, .. }) => {
-                    img src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) } alt={ "Frame of " (answer.video) };
+                    img src={ "data:image/jpeg;base64," (STANDARD.encode(jpeg)) } alt={ "Frames of " (answer.video) };
                 }
-                Some(Thumbnail::Unreadable(cause)) => p { small { "no frame: " (cause) } },
+                Some(Thumbnail::Unreadable(cause)) => p { small { "no frames: " (cause) } },
                 None => {}
             }
             div {

@@ -52,9 +52,9 @@ fn example(contents: &ReportContents, answer: &ScoredAnswer) -> String {
     match contents.thumbnails.get(&answer.question_id) {
         Some(Thumbnail::Image { path, .. }) => {
             let path = path.to_string_lossy().replace('\\', "/");
-            text += &format!("![Frame of {}]({path})\n\n", escaped(&answer.video));
+            text += &format!("![Frames of {}]({path})\n\n", escaped(&answer.video));
         }
-        Some(Thumbnail::Unreadable(cause)) => text += &format!("no frame: {}\n\n", escaped(cause)),
+        Some(Thumbnail::Unreadable(cause)) => text += &format!("no frames: {}\n\n", escaped(cause)),
         None => {}
     }
     text += &format!(

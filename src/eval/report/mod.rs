@@ -45,7 +45,7 @@ pub fn write(dir: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::eval::benchmark::{
-        AnswerStatus, CoverageRecord, EvaluationFormat, EvaluationRecord, PlanRecord, ScoredAnswer, read_benchmark,
+        AnswerStatus, CoverageRecord, EvaluationFormat, EvaluationRecord, PlanRecord, SCORED, ScoredAnswer, read_benchmark, write_scored,
     };
 
     fn record(missing: &[&str]) -> EvaluationRecord {
@@ -59,6 +59,7 @@ mod tests {
             spec,
             spec_hash: "aa".to_owned(),
             split_hash: "bb".to_owned(),
+            scored_hash: String::new(),
             questions: 4,
             coverage: CoverageRecord { videos: 3, missing: missing.iter().map(|&name| name.to_owned()).collect() },
             notes: Vec::new(),
@@ -87,9 +88,8 @@ mod tests {
 
     /// Writes the files of an evaluation and its report, and returns Markdown and HTML.
     fn reported(dir: &Path, record: &EvaluationRecord, answers: &[ScoredAnswer]) -> (String, String) {
-        record.write(dir).expect("room");
-        let lines: Vec<String> = answers.iter().map(|answer| serde_json::to_string(answer).expect("texts")).collect();
-        std::fs::write(dir.join("scored.jsonl"), lines.join("\n")).expect("room");
+        let scored_hash = write_scored(dir, answers).expect("room");
+        EvaluationRecord { scored_hash, ..record.clone() }.write(dir).expect("room");
         write(dir).expect("a report");
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).expect("written");
         (read("report.md"), read("report.html"))
@@ -117,6 +117,17 @@ mod tests {
             assert!(text.contains("cc") && text.contains("bb") && !text.contains("are missing"), "{text}");
         }
         assert_eq!(reported(dir.path(), &record(&[]), &answers()), (markdown, html));
+    }
+
+    #[test]
+    fn scored_answers_of_another_evaluation_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        reported(dir.path(), &record(&[]), &answers());
+        let path = dir.path().join(SCORED);
+        let text = std::fs::read_to_string(&path).expect("ours");
+        std::fs::write(&path, text.replace("v/1", "v/9")).expect("ours");
+        let error = write(dir.path()).expect_err("other answers").to_string();
+        assert!(error.contains("scored.jsonl: its hash is") && error.contains("with the same --out"), "{error}");
     }
 
     #[test]
@@ -168,7 +179,7 @@ mod tests {
         std::fs::remove_file(&path).expect("ours");
         std::fs::create_dir(&path).expect("ours");
         let (markdown, html) = reported(dir.path(), &record(&[]), &answers);
-        assert!(markdown.contains("no frame: run/thumbnails/ab/"), "{markdown}");
-        assert!(html.contains("no frame: run/thumbnails/ab/") && !html.contains("image/jpeg"), "{html}");
+        assert!(markdown.contains("no frames: run/thumbnails/ab/"), "{markdown}");
+        assert!(html.contains("no frames: run/thumbnails/ab/") && !html.contains("image/jpeg"), "{html}");
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn report_tables(contents: &ReportContents) -> Vec<ReportTable> {
     tables.extend((!contents.published.is_empty()).then(|| published(contents)));
     tables.extend((!contents.failures.is_empty()).then(|| failures(contents)));
     for table in &mut tables {
-        table.notes.extend(contents.coverage_note());
+        table.notes.extend(contents.record.coverage.note());
     }
     tables
 }

@@ -36,7 +36,7 @@ pub(super) fn read_thumbnails(
     let items = items(dir, answers)?;
     let of_answer = |answer: &ScoredAnswer| {
         let path = thumbnail_path(Path::new(RUN), items.get(answer)?);
-        let thumbnail = match read_bounded(&dir.join(&path), MAX_BYTES) {
+        let thumbnail = match read_file(&dir.join(&path)) {
             Ok(jpeg) => Thumbnail::Image { path, jpeg },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => Thumbnail::Unreadable(format!("{}: {error}", path.display())),
@@ -45,6 +45,14 @@ pub(super) fn read_thumbnails(
     };
     let shown = answers.iter().filter(|answer| shown.contains(answer.question_id.as_str()));
     Ok(shown.filter_map(of_answer).collect())
+}
+
+/// Reads an image, which is no link: a report that is passed on shows nothing from elsewhere.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::symlink_metadata(path)?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    read_bounded(path, MAX_BYTES)
 }
 
 /// Items of questions and of videos.

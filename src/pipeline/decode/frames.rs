@@ -1,4 +1,4 @@
-//! Frames of a video on their way to the tower: views of the strategy, views of a single image, a thumbnail; and the
+//! Frames of a video on their way to the tower: views of the strategy, views of a single image, a preview; and the
 //! check of the token budget, which is known once the frames are counted.
 //!
 //! Nothing is read here: `decode` passes each event of its reader.
@@ -11,7 +11,8 @@ use crate::exec::Closed;
 use crate::pipeline::FrameStamp;
 use crate::pipeline::item::{Carried, ImageKind, PartContent};
 use crate::pipeline::stages::VideoProgress;
-use crate::pipeline::views::{ViewMaker, thumbnail};
+use crate::pipeline::preview::PreviewMaker;
+use crate::pipeline::views::ViewMaker;
 use crate::temporal::{Temporal, Views};
 use crate::units::Tokens;
 use crate::video::{Frame, ReadEvent};
@@ -55,26 +56,18 @@ impl VideoReading<'_> {
             ReadEvent::Waiting => {}
             ReadEvent::Expected { n_frames, n_sampled, is_single_image } => {
                 notify(VideoProgress::Expected { n_frames });
-                // The middle frame: the first frame of many videos is black.
-                self.thumbnail_at = self.stages.options.thumbnails.then_some(n_sampled / 2);
+                self.preview = PreviewMaker::new(self.stages.options.preview, n_sampled);
                 self.expect(n_sampled, is_single_image);
             }
             ReadEvent::Progress { n_decoded } => notify(VideoProgress::Decoded { n_frames: n_decoded }),
             ReadEvent::Restart => {
                 self.views = None;
+                self.preview.restart();
                 self.send(PartContent::Restart)?;
             }
             ReadEvent::Frame(Frame { index, time, image }) => {
-                match self.thumbnail_at {
-                    Some(0) => {
-                        self.thumbnail_at = None;
-                        // A thumbnail that cannot be encoded is left out.
-                        if let Some(jpeg) = thumbnail(&image) {
-                            self.send(PartContent::Thumbnail(jpeg))?;
-                        }
-                    }
-                    Some(n) => self.thumbnail_at = Some(n - 1),
-                    None => {}
+                if let Some(jpeg) = self.preview.push(&image) {
+                    self.send(PartContent::Thumbnail(jpeg))?;
                 }
                 let stamp = FrameStamp { index, time_seconds: time };
                 if self.takes_any_res {
@@ -113,8 +106,11 @@ impl VideoReading<'_> {
         Ok(())
     }
 
-    /// Sends the image that follows all frames, if the strategy has one.
+    /// Sends what follows all frames: a preview of fewer frames than expected, and the strategy's image, if it has one.
     pub(super) fn finish(&mut self) -> Result<Result<(), Error>, Closed> {
+        if let Some(jpeg) = self.preview.finish() {
+            self.send(PartContent::Thumbnail(jpeg))?;
+        }
         if self.takes_any_res || self.stages.temporal.views() == Views::Frames {
             return Ok(Ok(()));
         }

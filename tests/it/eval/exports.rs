@@ -99,4 +99,11 @@ fn a_data_set_of_hugging_face_names_its_split_and_has_one_row_a_question() {
     let head = card.split("---\n").nth(1).unwrap();
     let head: Value = serde_json::from_str(head).unwrap();
     assert_eq!(head["configs"][0]["data_files"], json!([{ "split": "test", "path": "data/test.jsonl" }]));
+    assert!(card.contains("12 questions about"), "{card}");
+    // An export replaces no file of another, and a flag of another format is not ignored.
+    let again = run(&replica, &export);
+    let error = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!((again.status.code(), error.contains("not an empty directory: it has `")), (Some(2), true), "{error}");
+    let task = run(&replica, &[&export[..8], &["@x", "--task", "x"]].concat());
+    assert!(String::from_utf8_lossy(&task.stderr).contains("--task: a flag of --to lmms-eval"), "{task:?}");
 }

@@ -211,8 +211,16 @@ fn cells_share_frames_resume_and_agree_with_runs_of_their_own() {
     assert_eq!(rows[3]["questions"], all["questions"]);
     let difference = rows[3]["scores"]["exact"]["mean"].as_f64().unwrap() - all["accuracy"].as_f64().unwrap();
     assert!(difference.abs() < 1e-12, "{difference}");
+    // Each cell is an evaluation of its own, also one whose files a stopped process left out.
+    let cell = ablation.path("out").join(rows[3]["cell"].as_str().unwrap());
+    let report = std::fs::read_to_string(cell.join("report.md")).unwrap();
+    std::fs::remove_file(cell.join("evaluation.json")).unwrap();
+    std::fs::remove_file(cell.join("report.md")).unwrap();
     // Again: nothing is asked.
     let output = ablation.run("out");
+    assert_eq!(std::fs::read_to_string(cell.join("report.md")).unwrap(), report);
+    let again = Command::new(env!("CARGO_BIN_EXE_vidense")).args(["eval", "report"]).arg(&cell).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
     assert_eq!(stderr(&output).matches("done before").count(), 5, "{}", stderr(&output));
     assert_eq!(table(&output)["rows"], found["rows"]);
     let markdown = std::fs::read_to_string(ablation.path("out/table.md")).unwrap();

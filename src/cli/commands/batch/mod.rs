@@ -17,7 +17,7 @@ use vidense::error::{About as _, Error};
 use vidense::exec::Stop;
 use vidense::files::output::create_directory;
 use vidense::pipeline::features::identity;
-use vidense::pipeline::{Downloads, VideoOptions};
+use vidense::pipeline::{Downloads, Preview, VideoOptions};
 
 use self::devices::{DeviceBatch, DeviceList, part_dir};
 use self::status::Status;
@@ -192,7 +192,7 @@ impl RunBatch {
             downloads: downloads.as_ref(),
             isolation: isolation.as_ref(),
             features: features.as_ref(),
-            thumbnails: true,
+            preview: Preview::Frame,
             ..VideoOptions::default()
         };
         let latest = Arc::new(Mutex::new(Snapshot::default()));

@@ -8,7 +8,7 @@ use vidense::batch::Archive;
 use vidense::eval::benchmark::RUN;
 use vidense::exec::Stop;
 use vidense::files::output::create_directory;
-use vidense::pipeline::VideoOptions;
+use vidense::pipeline::{Preview, VideoOptions};
 use vidense::spec::Document;
 
 use super::Eval;
@@ -70,7 +70,7 @@ impl Eval {
             limits: self.items.limits(Supervision::Unattended, self.plan.read())?,
             isolation: isolation.as_ref(),
             features: features.as_ref(),
-            thumbnails: self.benchmark.out.is_some(),
+            preview: if self.benchmark.out.is_some() { Preview::Sheet } else { Preview::None },
             ..VideoOptions::default()
         };
         let outcome = results.run(&StoredRun {

@@ -18,6 +18,7 @@ use vidense::spec::Plan;
 
 use super::Eval;
 use super::asking::RunDirectory;
+use super::flags::BenchmarkArgs;
 use super::table::{ScoreReport, print_table};
 use crate::cli::{SomeFailed, output};
 
@@ -53,8 +54,8 @@ impl PreparedBenchmark {
         answers: &[ScoredAnswer],
     ) -> Result<(), Error> {
         let Self { description, spec, dataset, tasks, .. } = self;
-        write_scored(dir, answers)?;
-        let split = EvaluatedSplit { description, spec, dataset, coverage: &tasks.coverage };
+        let scored_hash = &write_scored(dir, answers)?;
+        let split = EvaluatedSplit { description, spec, dataset, coverage: &tasks.coverage, scored_hash };
         EvaluationRecord::new(split, results)?.write(dir)?;
         report::write(dir).map(|_| ())
     }
@@ -66,7 +67,11 @@ impl Eval {
     /// # Errors
     /// When a file cannot be read, videos are missing, the model cannot be opened, or a question failed.
     pub(super) fn run_benchmark(&self, description: &Path) -> anyhow::Result<()> {
+        self.check_outputs()?;
         let mut prepared = self.prepare(description)?;
+        if let Some(out) = &self.benchmark.out {
+            EvaluationRecord::check_directory(out, &prepared.spec)?;
+        }
         let (stored, _temporary) = match &self.benchmark.results {
             Some(dir) => {
                 let stored = StoredResults::open(dir)?;
@@ -83,6 +88,10 @@ impl Eval {
         let n_questions = answers.len();
         let answers: Vec<ScoredAnswer> = answers.into_iter().flatten().collect();
         let n_left = n_questions - answers.len();
+        if answers.is_empty() {
+            let error = Error::invalid(format!("no record is of one of the {n_questions} questions of {}", prepared.spec.name));
+            return Err(error.with_hint("results of the same benchmark, prompt and videos").about(stored.dir).into());
+        }
         if n_left > 0 && self.benchmark.shard != Shard::default() {
             return self.conclude_shard(&answers);
         }
@@ -103,6 +112,24 @@ impl Eval {
         }
         let n_failed = n_failed(&answers) + n_left;
         if n_failed > 0 { Err(SomeFailed { n_failed }.into()) } else { Ok(()) }
+    }
+
+    /// Refuses outputs that a part of a benchmark does not have, and two outputs in one file.
+    fn check_outputs(&self) -> Result<(), Error> {
+        let BenchmarkArgs { shard, submission, .. } = &self.benchmark;
+        let outputs = [("--answers", self.answers.is_some()), ("--submission", submission.is_some()), ("--json", self.json)];
+        let named = outputs.iter().find(|(_, is_set)| *is_set).filter(|_| *shard != Shard::default());
+        if let Some((flag, _)) = named {
+            let error = Error::invalid("a shard has no scores of its own").about(*flag);
+            return Err(error.with_hint("with --results DIR, of the merged shards"));
+        }
+        if self.limit.is_some() && submission.is_some() {
+            return Err(Error::invalid("a submission is of all questions").about("--limit"));
+        }
+        if self.answers.is_some() && self.answers == *submission {
+            return Err(Error::invalid("one file for --answers and --submission").about(submission.clone().unwrap_or_default()));
+        }
+        Ok(())
     }
 
     /// Ends the run of a part of the benchmark, which has no scores of its own.
@@ -126,9 +153,13 @@ impl Eval {
         if let Some(path) = &self.answers {
             replace(path, &scored_lines(answers)?, Durability::Synced).about(path)?;
         }
-        if let Some(path) = self.benchmark.submission.as_deref().filter(|_| answers.len() == dataset.questions.len()) {
-            let made = serde_json::to_vec_pretty(&submission(&spec.format, &dataset.questions, answers)?)?;
-            replace(path, &made, Durability::Synced).about(path)?;
+        match &self.benchmark.submission {
+            Some(path) if answers.len() == dataset.questions.len() => {
+                let made = serde_json::to_vec_pretty(&submission(&spec.format, &dataset.questions, answers)?)?;
+                replace(path, &made, Durability::Synced).about(path)?;
+            }
+            Some(path) => output::warning(&format!("{}: not written, since it is of all questions", path.display())),
+            None => {}
         }
         Ok(())
     }

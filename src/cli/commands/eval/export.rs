@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vidense::error::About as _;
+use vidense::error::Error;
 use vidense::eval::benchmark::{BenchmarkTasks, read_benchmark};
-use vidense::eval::export::{ExportedBenchmark, write_dataset, write_lmms_task, write_manifest};
+use vidense::eval::export::{ExportedBenchmark, check_new_directory, write_dataset, write_lmms_task, write_manifest};
 
 use super::flags::percent;
 use crate::cli::output;
@@ -28,9 +28,9 @@ pub(super) struct ExportBenchmark {
     /// Directory of the export
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Name of lmms-eval's task
-    #[arg(long, value_name = "NAME", default_value = "vidense")]
-    task: String,
+    /// Name of lmms-eval's task [default: vidense]
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
     /// Share of the videos that must be there; above it, questions about missing videos are left out [default: 100]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     min_coverage: Option<f64>,
@@ -50,10 +50,18 @@ impl ExportBenchmark {
     /// # Errors
     /// When a file cannot be read, videos are missing, or the directory cannot be written.
     pub(super) fn run(self) -> anyhow::Result<()> {
+        if self.task.is_some() && self.to != ExportFormat::LmmsEval {
+            return Err(Error::invalid("a flag of --to lmms-eval").about("--task").into());
+        }
+        check_new_directory(&self.out)?;
         let spec = read_benchmark(&self.benchmark)?;
         let dataset = spec.format.read(&self.data)?;
         let tasks = BenchmarkTasks::plan(&dataset.questions, &spec.prompt, &self.data)?;
-        tasks.check_coverage(self.min_coverage.unwrap_or(100.0)).about(&self.data)?;
+        let covered = tasks.check_coverage(self.min_coverage.unwrap_or(100.0));
+        covered.map_err(|error| match tasks.videos.is_empty() {
+            true => error.about(&self.data),
+            false => error.with_hint("--min-coverage PERCENT leaves out their questions").about(&self.data),
+        })?;
         let inputs: Vec<PathBuf> = dataset.files.iter().chain([&self.benchmark]).cloned().collect();
         let exported = ExportedBenchmark {
             spec: &spec,
@@ -64,7 +72,7 @@ impl ExportBenchmark {
         };
         match self.to {
             ExportFormat::Manifest => write_manifest(&exported, &self.out)?,
-            ExportFormat::LmmsEval => write_lmms_task(&exported, &self.task, &self.out)?,
+            ExportFormat::LmmsEval => write_lmms_task(&exported, self.task.as_deref().unwrap_or("vidense"), &self.out)?,
             ExportFormat::HuggingFace => write_dataset(&exported, &self.out)?,
         }
         dataset.notes.iter().for_each(|note| output::note(note));

@@ -20,7 +20,10 @@ use crate::cli::{SomeFailed, interrupt, output, progress, timings};
 struct Answered<'a> {
     #[serde(flatten)]
     asked: &'a EvalQuestion,
-    given: &'a str,
+    /// None where the question failed.
+    given: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// Row of the table.
@@ -29,6 +32,7 @@ struct ScoreRow {
     #[serde(rename = "type")]
     kind: String,
     questions: usize,
+    failed: usize,
     right: usize,
     accuracy: f64,
     interval_95: (f64, f64),
@@ -40,6 +44,7 @@ impl ScoreRow {
         Self {
             kind: kind.to_owned(),
             questions: score.total,
+            failed: score.failed,
             right: score.right,
             accuracy: score.accuracy(),
             interval_95: score.interval(),
@@ -66,6 +71,11 @@ impl Eval {
         }
         let session = Session::open_for(self.plan.plan()?, &self.plan.limits(), &first.video, &first.question)?;
         let mut answers = self.answers.as_deref().map(super::create).transpose()?;
+        let mut write = |line: &Answered<'_>| -> anyhow::Result<()> {
+            let Some(file) = &mut answers else { return Ok(()) };
+            let line = serde_json::to_string(line)?;
+            writeln!(file, "{line}").map_err(|error| anyhow::anyhow!("{}: {error}", super::shown(&self.answers)))
+        };
         let bar = progress::asking(asked.len());
         let mut n_failed = 0;
         let stop = Stop::new();
@@ -85,15 +95,16 @@ impl Eval {
             match event {
                 EvalEvent::Answered { question: asked, answer: given } => {
                     bar.inc(1);
-                    if let Some(file) = &mut answers {
-                        let line = serde_json::to_string(&Answered { asked, given })?;
-                        writeln!(file, "{line}")
-                            .map_err(|error| anyhow::anyhow!("{}: {error}", super::shown(&self.answers)))?;
-                    }
+                    write(&Answered { asked, given: Some(given), error: None })?;
                 }
-                EvalEvent::Failed { video, error } => {
-                    n_failed += 1;
-                    bar.suspend(|| output::warning(&output::item_failure(video, &error)));
+                EvalEvent::Failed { video, questions, error } => {
+                    n_failed += questions.len();
+                    let text = output::item_failure(video, &error);
+                    for asked in questions {
+                        bar.inc(1);
+                        write(&Answered { asked, given: None, error: Some(text.clone()) })?;
+                    }
+                    bar.suspend(|| output::warning(&text));
                 }
             }
             anyhow::Ok(())
@@ -120,16 +131,17 @@ impl Eval {
             return output::json(&rows);
         }
         output::line(&format!(
-            "{:<12} {:>9} {:>7} {:>9}  {:<15} {:>7}",
-            "type", "questions", "right", "exact", "95 %", "chance"
+            "{:<12} {:>9} {:>6} {:>7} {:>9}  {:<15} {:>7}",
+            "type", "questions", "failed", "right", "exact", "95 %", "chance"
         ))?;
         for row in rows {
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
             let interval = format!("{:.1} to {:.1}", 100.0 * row.interval_95.0, 100.0 * row.interval_95.1);
             output::line(&format!(
-                "{:<12} {:>9} {:>7} {:>9}  {:<15} {:>7}",
+                "{:<12} {:>9} {:>6} {:>7} {:>9}  {:<15} {:>7}",
                 output::printable(&row.kind),
                 row.questions,
+                row.failed,
                 row.right,
                 percent(row.accuracy),
                 interval,

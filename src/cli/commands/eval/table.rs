@@ -32,7 +32,6 @@ impl<'a> ScoreReport<'a> {
         answers: &[ScoredAnswer],
     ) -> Self {
         let n = dataset.questions.len();
-        let is_whole = answers.len() == n && spec.questions == Some(n) && tasks.coverage.missing.is_empty();
         Self {
             benchmark: &spec.name,
             split: &spec.split,
@@ -43,7 +42,7 @@ impl<'a> ScoreReport<'a> {
             average: spec.average,
             rows: score_table(answers, &spec.metrics),
             notes: &dataset.notes,
-            published: spec.comparable().filter(|_| is_whole).collect(),
+            published: spec.comparable(answers),
         }
     }
 }

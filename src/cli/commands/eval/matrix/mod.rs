@@ -7,7 +7,7 @@ mod outcome;
 use std::path::{Path, PathBuf};
 
 use vidense::error::{About as _, Error};
-use vidense::eval::benchmark::{BenchmarkSpec, ScoredAnswer, read_benchmark};
+use vidense::eval::benchmark::{BenchmarkSpec, CoverageRecord, EvaluationRecord, ScoredAnswer, read_benchmark};
 use vidense::eval::matrix::{
     CellState, Matrix, MatrixCell, MatrixQuestions, MatrixRow, MatrixTable, MatrixTableContext, read_matrix,
     running_order,
@@ -84,6 +84,9 @@ impl Eval {
         };
         let benchmark = self.questions_of(&matrix, file)?;
         let checked = self.check_cells(&matrix, &benchmark.spec)?;
+        for cell in &matrix.cells {
+            EvaluationRecord::check_directory(&out.join(&cell.name), &benchmark.spec)?;
+        }
         create_directory(&out).about(&out)?;
         Ok(PreparedMatrix { matrix, benchmark, checked, out })
     }
@@ -194,6 +197,7 @@ impl PreparedMatrix {
             rows.push(MatrixRow::new(index, &outcome, &context));
         }
         let mut notes = self.benchmark.dataset.notes.clone();
+        notes.extend(CoverageRecord::from(&self.benchmark.tasks.coverage).note());
         notes.extend(self.mixed_arithmetic());
         Ok(MatrixTable::new(&context, rows, &notes))
     }
