@@ -156,7 +156,9 @@ impl EvaluationRecord {
             return Ok(());
         }
         let rule = format!("its hash is {found}, that of {EVALUATION} {}", self.scored_hash);
-        Err(Error::invalid(rule).with_hint("the command that wrote it, again with the same --out").about(dir.join(SCORED)))
+        Err(Error::invalid(rule)
+            .with_hint("the command that wrote it, again with the same --out")
+            .about(dir.join(SCORED)))
     }
 
     /// Refuses a directory that holds an evaluation of another benchmark or split.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::measure::Measure;
-use super::scores::{AnswerStatus, ScoredAnswer};
 use super::prompt::{BenchmarkPrompt, LETTER, OPTION_TEXT, OPTIONS, QUESTION, SUBTITLES};
+use super::scores::{AnswerStatus, ScoredAnswer};
 use crate::error::Result;
 use crate::eval::dataset::{DatasetFormat, QuestionFiles};
 use crate::spec::{Document, SchemaNode, SpecProblem};

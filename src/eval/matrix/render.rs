@@ -116,7 +116,9 @@ impl MatrixTable {
         for metric in &self.metrics {
             head.extend([metric.clone(), "95 %".to_owned()]);
         }
-        head.extend(["difference", "95 %", "p", "tokens/video", "s/video", "failed", "unparsed", "missing"].map(str::to_owned));
+        head.extend(
+            ["difference", "95 %", "p", "tokens/video", "s/video", "failed", "unparsed", "missing"].map(str::to_owned),
+        );
         head.extend(has_published.then(|| "published".to_owned()));
         let rows = self.rows.iter().map(|row| {
             let mut cells = self.row(row);

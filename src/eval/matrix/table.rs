@@ -119,7 +119,8 @@ impl MatrixRow {
         let is_whole = outcome.state == CellState::Done && spec.is_whole(&outcome.answers);
         let published = matrix.published.iter().filter(|row| row.cells.contains(&index) && row.split == spec.split);
         // A judge's results stand with a note that they do not compare.
-        let is_measured = |row: &&PublishedCell| row.metric.is_judged() || spec.metrics.iter().any(|m| row.metric.is(*m));
+        let is_measured =
+            |row: &&PublishedCell| row.metric.is_judged() || spec.metrics.iter().any(|m| row.metric.is(*m));
         let published = published.filter(|_| is_whole).filter(is_measured);
         Self {
             cell: cell.name.clone(),

@@ -81,9 +81,8 @@ impl ClusteredScores {
                 n_unknown += 1.0;
             }
         }
-        let widened = |(low, high): (f64, f64)| {
-            ((low - unknown).max(0.0), (high - unknown + n_unknown / n_strata).min(1.0))
-        };
+        let widened =
+            |(low, high): (f64, f64)| ((low - unknown).max(0.0), (high - unknown + n_unknown / n_strata).min(1.0));
         let mut residuals: BTreeMap<&str, f64> = BTreeMap::new();
         for stratum in strata {
             let (own, weight) = (stratum.mean().mean, stratum.clusters.values().map(|sums| sums.weight).sum::<f64>());

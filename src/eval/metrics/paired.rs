@@ -102,8 +102,7 @@ impl PairedComparison {
         let clusters: Vec<DifferenceSums> = clusters.into_values().collect();
         let is_binary = pairs.iter().all(|pair| [pair.a, pair.b].iter().all(|&score| score == 0.0 || score == 1.0));
         let is_independent = clusters.len() == pairs.len();
-        let test =
-            if is_binary && is_independent { Some(mcnemar(pairs)) } else { clustered_t(&clusters, difference) };
+        let test = if is_binary && is_independent { Some(mcnemar(pairs)) } else { clustered_t(&clusters, difference) };
         let interval_95 = interval(&clusters, difference);
         Self { n: pairs.len(), n_clusters: clusters.len(), mean_a, mean_b, difference, interval_95, test }
     }
@@ -198,7 +197,8 @@ mod tests {
         assert_eq!((found.mean_a, found.mean_b, found.difference), (0.5, 0.75, 0.25));
         // Thirty questions about three videos are not thirty independent ones.
         let names = ["u", "v", "w"];
-        let pairs: Vec<ScorePair<'_>> = (0..30).map(|i| pair(names[i % 3], 0.0, f64::from(u8::from(i % 2 == 0)))).collect();
+        let pairs: Vec<ScorePair<'_>> =
+            (0..30).map(|i| pair(names[i % 3], 0.0, f64::from(u8::from(i % 2 == 0)))).collect();
         assert!(matches!(PairedComparison::of(&pairs).test, Some(PairedTest::ClusteredT { df: 2, .. })));
     }
 

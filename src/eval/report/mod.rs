@@ -45,7 +45,8 @@ pub fn write(dir: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use crate::eval::benchmark::{
-        AnswerStatus, CoverageRecord, EvaluationFormat, EvaluationRecord, PlanRecord, SCORED, ScoredAnswer, read_benchmark, write_scored,
+        AnswerStatus, CoverageRecord, EvaluationFormat, EvaluationRecord, PlanRecord, SCORED, ScoredAnswer,
+        read_benchmark, write_scored,
     };
 
     fn record(missing: &[&str]) -> EvaluationRecord {

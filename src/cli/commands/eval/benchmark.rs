@@ -89,7 +89,8 @@ impl Eval {
         let answers: Vec<ScoredAnswer> = answers.into_iter().flatten().collect();
         let n_left = n_questions - answers.len();
         if answers.is_empty() {
-            let error = Error::invalid(format!("no record is of one of the {n_questions} questions of {}", prepared.spec.name));
+            let error =
+                Error::invalid(format!("no record is of one of the {n_questions} questions of {}", prepared.spec.name));
             return Err(error.with_hint("results of the same benchmark, prompt and videos").about(stored.dir).into());
         }
         if n_left > 0 && self.benchmark.shard != Shard::default() {
@@ -117,7 +118,8 @@ impl Eval {
     /// Refuses outputs that a part of a benchmark does not have, and two outputs in one file.
     fn check_outputs(&self) -> Result<(), Error> {
         let BenchmarkArgs { shard, submission, .. } = &self.benchmark;
-        let outputs = [("--answers", self.answers.is_some()), ("--submission", submission.is_some()), ("--json", self.json)];
+        let outputs =
+            [("--answers", self.answers.is_some()), ("--submission", submission.is_some()), ("--json", self.json)];
         let named = outputs.iter().find(|(_, is_set)| *is_set).filter(|_| *shard != Shard::default());
         if let Some((flag, _)) = named {
             let error = Error::invalid("a shard has no scores of its own").about(*flag);
@@ -127,7 +129,9 @@ impl Eval {
             return Err(Error::invalid("a submission is of all questions").about("--limit"));
         }
         if self.answers.is_some() && self.answers == *submission {
-            return Err(Error::invalid("one file for --answers and --submission").about(submission.clone().unwrap_or_default()));
+            return Err(
+                Error::invalid("one file for --answers and --submission").about(submission.clone().unwrap_or_default())
+            );
         }
         Ok(())
     }
@@ -206,7 +210,14 @@ impl Eval {
         if let Some(path) = &self.answers {
             self.check_output(path, read(), &tasks)?;
         }
-        Ok(PreparedBenchmark { description: description.to_owned(), spec, data: data.to_owned(), dataset, tasks, wordnet })
+        Ok(PreparedBenchmark {
+            description: description.to_owned(),
+            spec,
+            data: data.to_owned(),
+            dataset,
+            tasks,
+            wordnet,
+        })
     }
 
     fn check_output<'a>(
