@@ -1,9 +1,10 @@
 //! Page pool of the key-value memory: reference counts, prefix sharing, eviction, and a budget.
 //!
 //! A full page whose content is known is found again by its key: the page before it and its [`PAGE_LEN`] tokens. A
-//! sequence whose prompt begins with the same pages shares them in place of computing them. A page without references
-//! keeps its content until its memory is needed; of such pages, at most [`PoolConfig::keep_pages`] stay while unused
-//! memory is left.
+//! sequence whose prompt begins with the same pages shares them in place of computing them. A tail, which is the last
+//! page of a sequence and not full, is found by its leading tokens, as is any page that only begins alike: what is common
+//! can be copied. A page without references keeps its content until its memory is needed; of such pages, at most
+//! [`PoolConfig::keep_pages`] stay while unused memory is left, and at most [`PoolConfig::keep_tails`] tails among them.
 //!
 //! The pool only counts: [`crate::kernels::kv::KvStore`] has the memory.
 
@@ -25,8 +26,28 @@ pub(crate) struct PositionKey {
 pub(crate) struct PageKey {
     /// Serial number of the page before it; of a first page the length that its rotary frequencies depend on.
     pub parent: Parent,
-    /// The page's tokens: [`PAGE_LEN`].
+    /// The page's tokens: [`PAGE_LEN`], fewer in a tail.
     pub tokens: Box<[PositionKey]>,
+}
+
+impl PageKey {
+    fn is_tail(&self) -> bool {
+        self.tokens.len() < PAGE_LEN
+    }
+
+    /// Number of tokens at the beginning of both contents, which follow the same page.
+    fn n_common(&self, other: &Self) -> usize {
+        self.tokens.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count()
+    }
+}
+
+/// Leading tokens of a page that another page begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageBeginning {
+    /// Page with the tokens.
+    pub page: PageId,
+    /// Number of tokens, at least one.
+    pub n: usize,
 }
 
 /// Predecessor of a page.
@@ -46,9 +67,14 @@ pub(crate) enum Parent {
 pub(crate) struct PoolConfig {
     /// Pages that may have memory.
     pub max_pages: usize,
-    /// Unused pages whose content is kept while memory is left.
+    /// Unused pages whose content is kept while memory is left, tails included.
     pub keep_pages: usize,
+    /// Unused tails whose content is kept at most; with 0 no content but that of full pages is found.
+    pub keep_tails: usize,
 }
+
+/// Most recent pages after one page that are searched for common leading tokens.
+const MAX_SEARCHED: usize = 64;
 
 /// Reference counts of all pages.
 #[derive(Debug)]
@@ -58,8 +84,12 @@ pub(crate) struct PagePool {
     /// Pages without content or reference.
     free: BTreeSet<PageId>,
     by_key: HashMap<PageKey, PageId>,
-    /// Unused pages with content, by the time of their release.
+    /// Pages with content by the page before them, the most recent last. Empty without tails.
+    by_parent: HashMap<Parent, Vec<PageId>>,
+    /// Unused full pages with content, by the time of their release.
     idle: BTreeMap<u64, PageId>,
+    /// Unused tails with content, by the time of their release.
+    idle_tails: BTreeMap<u64, PageId>,
     clock: u64,
     peak: usize,
 }
@@ -70,15 +100,24 @@ struct Slot {
     key: Option<PageKey>,
     /// Unique for each content that any page ever had.
     serial: u64,
-    /// Key of the page in `idle`.
+    /// Key of the page in `idle` or `idle_tails`.
     left_at: Option<u64>,
 }
 
 impl PagePool {
     /// Makes a pool whose pages are all unused.
     pub(crate) fn new(config: PoolConfig) -> Self {
-        let (free, by_key, idle) = (BTreeSet::new(), HashMap::new(), BTreeMap::new());
-        Self { config, slots: Vec::new(), free, by_key, idle, clock: 0, peak: 0 }
+        Self {
+            config,
+            slots: Vec::new(),
+            free: BTreeSet::new(),
+            by_key: HashMap::new(),
+            by_parent: HashMap::new(),
+            idle: BTreeMap::new(),
+            idle_tails: BTreeMap::new(),
+            clock: 0,
+            peak: 0,
+        }
     }
 
     /// Pages that may have memory.
@@ -88,7 +127,12 @@ impl PagePool {
 
     /// Returns the number of pages in use.
     pub(crate) fn n_in_use(&self) -> usize {
-        self.slots.len() - self.free.len() - self.idle.len()
+        self.slots.len() - self.free.len() - self.n_idle()
+    }
+
+    /// Number of unused pages with content.
+    fn n_idle(&self) -> usize {
+        self.idle.len() + self.idle_tails.len()
     }
 
     /// Pages that have had memory: it never becomes less.
@@ -99,6 +143,11 @@ impl PagePool {
     /// Returns the largest number of pages in use at once.
     pub(crate) fn peak(&self) -> usize {
         self.peak
+    }
+
+    /// Returns whether tails are kept.
+    pub(crate) fn keeps_tails(&self) -> bool {
+        self.config.keep_tails > 0
     }
 
     /// Pages that could be taken.
@@ -114,16 +163,14 @@ impl PagePool {
     fn take_one(&mut self) -> Option<PageId> {
         let page = match self.free.pop_first() {
             Some(page) => page,
-            None if self.idle.len() <= self.config.keep_pages && self.slots.len() < self.config.max_pages => {
+            None if self.n_idle() <= self.config.keep_pages && self.slots.len() < self.config.max_pages => {
                 let page = PageId(u32::try_from(self.slots.len()).ok()?);
                 self.slots.push(Slot::default());
                 page
             }
             None => {
-                let (_, page) = self.idle.pop_first()?;
-                if let Some(key) = self.slots[page.index()].key.take() {
-                    self.by_key.remove(&key);
-                }
+                let (_, page) = self.idle_tails.pop_first().or_else(|| self.idle.pop_first())?;
+                self.forget(page);
                 page
             }
         };
@@ -138,12 +185,23 @@ impl PagePool {
         self.by_key.get(key).copied()
     }
 
+    /// Returns the page that has the most leading tokens in common with this content; `None` without any.
+    pub(crate) fn find_beginning(&self, key: &PageKey) -> Option<PageBeginning> {
+        let pages = self.by_parent.get(&key.parent)?.iter().rev().take(MAX_SEARCHED);
+        let common = pages.map(|&page| {
+            let n = self.slots[page.index()].key.as_ref().map_or(0, |own| own.n_common(key));
+            PageBeginning { page, n }
+        });
+        common.max_by_key(|beginning| beginning.n).filter(|beginning| beginning.n > 0)
+    }
+
     /// Adds a reference to a page that was found.
     pub(crate) fn retain(&mut self, page: PageId) {
         let slot = &mut self.slots[page.index()];
         slot.n_references += 1;
         if let Some(left_at) = slot.left_at.take() {
             self.idle.remove(&left_at);
+            self.idle_tails.remove(&left_at);
         }
         self.peak = self.peak.max(self.n_in_use());
     }
@@ -153,14 +211,42 @@ impl PagePool {
         self.slots[page.index()].serial
     }
 
-    /// Publishes the content of a page in use, so that prefixes find it. Where another page has the same content
-    /// already, that one is found.
+    /// Publishes the content of a page in use, so that prefixes find it; a tail that has grown is published again. Where
+    /// another page has the same content already, that one is found.
     pub(crate) fn fill(&mut self, page: PageId, key: PageKey) {
-        debug_assert!(key.tokens.len() == PAGE_LEN, "a full page");
-        let slot = &mut self.slots[page.index()];
-        if slot.key.is_none() && !self.by_key.contains_key(&key) {
-            slot.key = Some(key.clone());
-            self.by_key.insert(key, page);
+        debug_assert!(key.tokens.len() <= PAGE_LEN, "at most a full page");
+        if self.slots[page.index()].key.as_ref().is_some_and(|own| own.tokens.len() >= key.tokens.len()) {
+            return;
+        }
+        self.forget(page);
+        let is_known = if key.is_tail() {
+            self.find_beginning(&key).is_some_and(|found| found.n == key.tokens.len())
+        } else {
+            self.by_key.contains_key(&key)
+        };
+        if is_known {
+            return;
+        }
+        if self.keeps_tails() {
+            self.by_parent.entry(key.parent).or_default().push(page);
+        }
+        if !key.is_tail() {
+            self.by_key.insert(key.clone(), page);
+        }
+        self.slots[page.index()].key = Some(key);
+    }
+
+    /// Removes the content of a page: it is found no longer.
+    fn forget(&mut self, page: PageId) {
+        let Some(key) = self.slots[page.index()].key.take() else { return };
+        if !key.is_tail() {
+            self.by_key.remove(&key);
+        }
+        if let Some(pages) = self.by_parent.get_mut(&key.parent) {
+            pages.retain(|other| *other != page);
+            if pages.is_empty() {
+                self.by_parent.remove(&key.parent);
+            }
         }
     }
 
@@ -171,12 +257,23 @@ impl PagePool {
         if slot.n_references > 0 {
             return;
         }
-        if slot.key.is_some() {
-            self.clock += 1;
-            slot.left_at = Some(self.clock);
-            self.idle.insert(self.clock, page);
-        } else {
+        let Some(key) = &slot.key else {
             self.free.insert(page);
+            return;
+        };
+        self.clock += 1;
+        slot.left_at = Some(self.clock);
+        if !key.is_tail() {
+            self.idle.insert(self.clock, page);
+            return;
+        }
+        self.idle_tails.insert(self.clock, page);
+        if self.idle_tails.len() > self.config.keep_tails
+            && let Some((_, oldest)) = self.idle_tails.pop_first()
+        {
+            self.forget(oldest);
+            self.slots[oldest.index()].left_at = None;
+            self.free.insert(oldest);
         }
     }
 
@@ -189,106 +286,5 @@ impl PagePool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pool(max_pages: usize, keep_pages: usize) -> PagePool {
-        PagePool::new(PoolConfig { max_pages, keep_pages })
-    }
-
-    fn key(parent: Parent, id: u32) -> PageKey {
-        PageKey { parent, tokens: vec![PositionKey { source: 0, index: id }; PAGE_LEN].into() }
-    }
-
-    const START: Parent = Parent::Start { rope_length: 0 };
-
-    fn take(pool: &mut PagePool) -> PageId {
-        pool.take(1).expect("a page is left")[0]
-    }
-
-    #[test]
-    fn a_page_is_found_by_all_that_stands_before_it() {
-        let mut pool = pool(8, 8);
-        let (a, b) = (take(&mut pool), take(&mut pool));
-        pool.fill(a, key(START, 1));
-        let after_a = key(Parent::Page(pool.serial(a)), 2);
-        pool.fill(b, after_a.clone());
-        assert_eq!((pool.find(&key(START, 1)), pool.find(&after_a)), (Some(a), Some(b)));
-        // The same tokens after nothing, after another page, or at another rotary length are other pages.
-        for other in [key(START, 2), key(Parent::Page(pool.serial(b)), 2), key(Parent::Start { rope_length: 9 }, 1)] {
-            assert_eq!(pool.find(&other), None);
-        }
-    }
-
-    #[test]
-    fn content_stays_until_its_memory_is_needed_the_oldest_first() {
-        let mut pool = pool(3, 3);
-        let pages = pool.take(3).expect("three");
-        for (id, page) in (0..).zip(&pages) {
-            pool.fill(*page, key(START, id));
-        }
-        pool.release(pages[1]);
-        pool.release(pages[0]);
-        assert_eq!((pool.n_in_use(), pool.n_available()), (1, 2));
-        let page = take(&mut pool);
-        assert_eq!(page, pages[1]);
-        assert_eq!(pool.find(&key(START, 1)), None, "it was the first to be left");
-        assert_eq!(pool.find(&key(START, 0)), Some(pages[0]));
-        pool.retain(pages[0]);
-        assert_eq!(pool.take(1), None, "all are in use");
-        // A content that was evicted and comes again is another one.
-        assert!(pool.serial(page) > pool.serial(pages[2]));
-    }
-
-    #[test]
-    fn no_more_than_so_many_idle_pages_stay_while_memory_could_grow() {
-        let mut pool = pool(100, 1);
-        for id in 0..50 {
-            let pages = pool.take(2).expect("far from the budget");
-            pool.fill(pages[0], key(START, id));
-            pages.iter().for_each(|page| pool.release(*page));
-        }
-        assert!(pool.n_pages() <= 4, "{} pages", pool.n_pages());
-        assert_eq!((pool.n_in_use(), pool.peak()), (0, 2));
-    }
-
-    #[test]
-    fn a_shared_page_is_released_with_its_last_reference() {
-        let mut pool = pool(1, 1);
-        let page = take(&mut pool);
-        pool.fill(page, key(START, 1));
-        assert_eq!(pool.find(&key(START, 1)), Some(page));
-        pool.retain(page);
-        pool.release(page);
-        assert_eq!(pool.n_in_use(), 1);
-        pool.release(page);
-        assert_eq!((pool.n_in_use(), pool.n_available()), (0, 1));
-    }
-
-    #[test]
-    fn idle_pages_are_taken_in_place_of_those_that_got_no_memory() {
-        let mut pool = pool(8, 8);
-        let pages = pool.take(2).expect("two");
-        pool.fill(pages[0], key(START, 1));
-        pages.iter().for_each(|page| pool.release(*page));
-        let more = pool.take(3).expect("one that is free, two new ones");
-        assert_eq!(more, [PageId(1), PageId(2), PageId(3)]);
-        more.iter().for_each(|page| pool.release(*page));
-        pool.give_up_from(PageId(2));
-        assert_eq!((pool.n_pages(), pool.max_pages(), pool.n_available()), (2, 2, 2));
-        assert_eq!(pool.take(3), None);
-        assert_eq!(pool.take(2), Some(vec![PageId(1), PageId(0)]));
-    }
-
-    #[test]
-    fn the_same_content_computed_twice_is_found_once() {
-        let mut pool = pool(2, 2);
-        let (a, b) = (take(&mut pool), take(&mut pool));
-        pool.fill(a, key(START, 1));
-        pool.fill(b, key(START, 1));
-        pool.release(b);
-        assert_eq!(pool.find(&key(START, 1)), Some(a));
-        // Nothing finds the other: its memory is free at once.
-        assert_eq!(pool.take(1), Some(vec![b]));
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

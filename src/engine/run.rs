@@ -42,6 +42,9 @@ pub struct Engine<'m> {
     stats: EngineStats,
 }
 
+/// Unused pages that are kept for each unused tail among them.
+const PAGES_PER_TAIL: usize = 4;
+
 /// Reason of a sequence's end, or its error.
 type SequenceOutcome = std::result::Result<FinishReason, Error>;
 
@@ -65,13 +68,14 @@ impl<'m> Engine<'m> {
             return Err(Error::invalid(rule).with_hint("a larger --kv-memory").into());
         }
         let keep_pages = pages_for(model.config().context).min(max_pages);
+        let keep_tails = if store.copies_pages() { keep_pages.div_ceil(PAGES_PER_TAIL) } else { 0 };
         let stats = EngineStats { kv_budget_bytes: max_pages * page_bytes, ..EngineStats::default() };
         Ok(Self {
             model,
             tokenizer,
             config,
             store,
-            pool: PagePool::new(PoolConfig { max_pages, keep_pages }),
+            pool: PagePool::new(PoolConfig { max_pages, keep_pages, keep_tails }),
             waiting: VecDeque::new(),
             running: Vec::new(),
             next: 0,
@@ -218,6 +222,9 @@ impl<'m> Engine<'m> {
 
     /// Ends a running sequence; its memory is free at once.
     fn end(&mut self, index: usize, outcome: SequenceOutcome) {
+        if outcome.is_ok() {
+            self.publish_tail(index);
+        }
         let mut sequence = self.running.remove(index);
         self.release_pages(&mut sequence);
         sequence.finish(outcome);

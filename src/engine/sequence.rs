@@ -151,12 +151,13 @@ impl<'l> Sequence<'l> {
         segments
     }
 
-    /// Takes shared pages, which store the first positions.
-    pub(super) fn begin(&mut self, found: Vec<PageId>) {
-        self.n_stored = found.len() * PAGE_LEN;
-        self.n_published = found.len();
+    /// Takes pages, of which the first `n_shared` are shared, and store the first `n_stored` positions together with the
+    /// beginning of the next one.
+    pub(super) fn begin(&mut self, pages: Vec<PageId>, n_shared: usize, n_stored: usize) {
+        self.n_stored = n_stored;
+        self.n_published = n_shared;
         self.reused.get_or_insert(self.n_stored);
-        self.pages = found;
+        self.pages = pages;
         self.table = self.pages.as_slice().into();
     }
 
@@ -192,14 +193,36 @@ impl<'l> Sequence<'l> {
         first..self.n_published
     }
 
-    /// Returns the key of a page whose tokens are all known; `parent` is the serial number of the page before.
-    pub(super) fn page_key(&self, page: usize, parent: Option<u64>) -> PageKey {
+    /// Returns the key of a page up to the position `end`, whose tokens are all known; `parent` is the serial number of
+    /// the page before.
+    fn key_until(&self, page: usize, end: usize, parent: Option<u64>) -> PageKey {
         let token = |position: usize| match position.checked_sub(self.prompt.len()) {
             None => self.prompt.key(position),
             Some(i) => PositionKey { source: 0, index: self.ids[i] },
         };
         let parent = parent.map_or(self.prompt.start(), Parent::Page);
-        PageKey { parent, tokens: (page * PAGE_LEN..(page + 1) * PAGE_LEN).map(token).collect() }
+        PageKey { parent, tokens: (page * PAGE_LEN..end).map(token).collect() }
+    }
+
+    /// Returns the key of a page whose tokens are all known; `parent` is the serial number of the page before.
+    pub(super) fn page_key(&self, page: usize, parent: Option<u64>) -> PageKey {
+        self.key_until(page, (page + 1) * PAGE_LEN, parent)
+    }
+
+    /// Returns the key of the known tokens of a page that need not be computed: at least one position is left, for its
+    /// logits.
+    pub(super) fn reusable_key(&self, page: usize, parent: Option<u64>) -> PageKey {
+        self.key_until(page, (self.n_known() - 1).min((page + 1) * PAGE_LEN), parent)
+    }
+
+    /// Returns the index of the last page with stored positions, if it is not full.
+    pub(super) fn tail(&self) -> Option<usize> {
+        (!self.n_stored.is_multiple_of(PAGE_LEN)).then_some(self.n_stored / PAGE_LEN)
+    }
+
+    /// Returns the key of a tail's stored tokens; `parent` is the serial number of the page before.
+    pub(super) fn tail_key(&self, tail: usize, parent: Option<u64>) -> PageKey {
+        self.key_until(tail, self.n_stored, parent)
     }
 
     /// Number of full pages that may be shared: at least one position is left to be computed, for its logits.

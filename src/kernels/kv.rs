@@ -118,6 +118,15 @@ impl KvConfig<'_> {
     }
 }
 
+/// Copy of a page's contents to another page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageCopy {
+    /// Page that is read.
+    pub from: PageId,
+    /// Another page, whose contents are replaced.
+    pub to: PageId,
+}
+
 /// New positions of one sequence in a step.
 #[derive(Debug, Clone)]
 pub struct StepRows {
@@ -206,6 +215,19 @@ pub trait KvStore: Send {
     /// # Errors
     /// When the device is out of memory.
     fn allocate(&mut self, page: PageId) -> Result<()>;
+
+    /// Returns whether [`Self::copy_page`] copies pages.
+    fn copies_pages(&self) -> bool {
+        false
+    }
+
+    /// Copies the keys and values of all layers from one page to another, between two steps.
+    ///
+    /// # Errors
+    /// When the store does not copy pages, or a page is not allocated.
+    fn copy_page(&mut self, copy: PageCopy) -> Result<()> {
+        candle_core::bail!("attention: no copy of page {} on this device", copy.from.0)
+    }
 
     /// Begins a step.
     ///

@@ -257,12 +257,32 @@ fn a_video_is_read_once_for_all_questions_about_it() {
     engine.submit(request(prompt(7), 6, &done[7]));
     engine.run(&Stop::new());
     let stats = engine.stats();
-    let shared = 202 / PAGE_LEN * PAGE_LEN;
-    assert_eq!(stats.prefix_hits, 7 * shared as u64);
-    assert_eq!(stats.prompt_tokens, 8 * 207 - 7 * shared as u64);
+    // Six pages are shared, and the ten positions of the video in the seventh are copied.
+    assert_eq!(stats.prefix_hits, 7 * 202);
+    assert_eq!(stats.prompt_tokens, 202 + 8 * 5);
     assert_eq!((stats.new_tokens, stats.peak_running), (8 * 6, 7));
     // The pages of the video once, and one or two of each question's own.
     assert!(stats.peak_kv_bytes <= pages(&model, 202 / PAGE_LEN + 2 * 7), "{stats:?}");
+}
+
+#[test]
+fn a_question_that_was_asked_before_is_read_from_its_last_word_on() {
+    let model = model(&config(RopeScaling::None), None);
+    let visual = Visual::new(Draw::new(1).tensor(&[40, WIDTH], 2.0));
+    let prompt = |ids: &[u32]| vec![PromptPart::Visual(visual.clone()), PromptPart::Ids(ids.to_vec())];
+    let (asked, begins_alike, other) = ([5, 6, 7, 8, 9, 10], [5, 6, 7, 80], [11, 12]);
+    // 46 positions; the last one alone; 40 + 3 are common with the first; the 40 of the video are common.
+    let cases = [(&asked[..], 46), (&asked, 1), (&begins_alike, 1), (&other, 2), (&begins_alike, 1)];
+    let done: Vec<_> = cases.iter().map(|_| RefCell::new(None)).collect();
+    let mut engine = Engine::new(&model, None, plenty()).unwrap();
+    for ((ids, n_computed), done) in cases.iter().zip(&done) {
+        let before = engine.stats().prompt_tokens;
+        engine.submit(request(prompt(ids), 12, done));
+        engine.run(&Stop::new());
+        assert_eq!(engine.stats().prompt_tokens - before, *n_computed, "{ids:?}");
+        let ids_of = |done: &RefCell<Option<Result<Completion, Error>>>| done.take().unwrap().unwrap().ids;
+        assert_eq!(ids_of(done), generate(&model, prompt(ids), 12, plenty()), "{ids:?}");
+    }
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! Admission of requests by key-value memory, and preemption.
 //!
 //! A waiting request is admitted when the pages of its known positions are free; pages of its prefix that are in memory
-//! are shared. A request whose prefix a running sequence is still reading waits for that sequence. Where a running
-//! sequence needs a page and none is free, the youngest one gives its pages up and waits again.
+//! are shared, and the beginning of the page after them is copied where it is in memory. A request whose prefix a
+//! running sequence is still reading waits for that sequence. Where a running sequence needs a page and none is free,
+//! the youngest one gives its pages up and waits again.
 //!
 //! Counts and keys of pages are the pool's (`engine/pool.rs`), their memory is the store's. Called by
 //! [`Engine::step`](super::Engine::step) and on the arrival of a request.
 
 use super::Engine;
+use crate::engine::pool::PageBeginning;
 use crate::engine::sequence::Sequence;
 use crate::error::{Error, Kind};
-use crate::kernels::kv::{PageId, pages_for};
+use crate::kernels::kv::{PAGE_LEN, PageCopy, PageId, pages_for};
 
 impl<'m> Engine<'m> {
     /// Admits waiting requests in their order while slots and memory are free. A request whose prefix a running
@@ -58,29 +60,60 @@ impl<'m> Engine<'m> {
         })
     }
 
-    /// Gives a sequence the pages of its prefix that are in memory, and new pages for its other known positions.
-    /// Returns false if too few are free.
+    /// Gives a sequence the pages of its prefix that are in memory, and new pages for its other known positions, the
+    /// first of which begins with a copy of what is in memory. Returns false if too few are free.
     fn take_memory(&mut self, sequence: &mut Sequence<'m>) -> bool {
-        let found: Vec<PageId> = self.prefix(sequence).collect();
-        found.iter().for_each(|page| self.pool.retain(*page));
-        let n_known = pages_for(sequence.n_known());
-        // Running sequences grow as well.
-        let reserve = self.running.len();
-        let new = if n_known - found.len() + reserve <= self.pool.n_available() {
-            self.take_pages(n_known - found.len())
+        let mut pages: Vec<PageId> = self.prefix(sequence).collect();
+        pages.iter().for_each(|page| self.pool.retain(*page));
+        let n_shared = pages.len();
+        let n_new = pages_for(sequence.n_known()) - n_shared;
+        let beginning = self.retain_beginning(sequence, &pages, n_new);
+        let new = if self.has_room(n_new) { self.take_pages(n_new) } else { None };
+        let is_admitted = new.is_some();
+        if let Some(new) = new {
+            let n_copied = self.copy_beginning(beginning, &new);
+            pages.extend(new);
+            sequence.begin(pages, n_shared, n_shared * PAGE_LEN + n_copied);
         } else {
-            None
-        };
-        match new {
-            Some(new) => {
-                sequence.begin(found);
-                sequence.add_pages(new);
-                true
+            pages.into_iter().for_each(|page| self.pool.release(page));
+        }
+        if let Some(PageBeginning { page, .. }) = beginning {
+            self.pool.release(page);
+        }
+        is_admitted
+    }
+
+    /// Returns whether `n` pages are free beside one of each running sequence, which grows as well.
+    fn has_room(&self, n: usize) -> bool {
+        n + self.running.len() <= self.pool.n_available()
+    }
+
+    /// Retains the page in memory that the first of a sequence's new pages has the most leading tokens in common with,
+    /// unless its memory is needed for the new pages.
+    fn retain_beginning(&mut self, sequence: &Sequence<'m>, found: &[PageId], n_new: usize) -> Option<PageBeginning> {
+        if !self.pool.keeps_tails() {
+            return None;
+        }
+        let parent = found.last().map(|page| self.pool.serial(*page));
+        let beginning = self.pool.find_beginning(&sequence.reusable_key(found.len(), parent))?;
+        self.pool.retain(beginning.page);
+        if self.has_room(n_new) {
+            return Some(beginning);
+        }
+        self.pool.release(beginning.page);
+        None
+    }
+
+    /// Copies the beginning of a page to the first of new pages. Returns the number of positions: none where the device
+    /// fails to copy, as they can be computed.
+    fn copy_beginning(&mut self, beginning: Option<PageBeginning>, new: &[PageId]) -> usize {
+        match (beginning, new.first()) {
+            (Some(PageBeginning { page, n }), Some(to))
+                if self.store.copy_page(PageCopy { from: page, to: *to }).is_ok() =>
+            {
+                n
             }
-            None => {
-                found.into_iter().for_each(|page| self.pool.release(page));
-                false
-            }
+            _ => 0,
         }
     }
 

@@ -206,16 +206,34 @@ impl Engine<'_> {
         }
     }
 
-    /// Lets the full pages of a sequence be found by their content. Called only after a token was chosen behind them:
-    /// NaN keys and values at a position spoil those of earlier positions in the same chunk (0 times NaN), which other
-    /// prompts may share; then no logit is finite.
+    /// Lets the full pages of a sequence be found by their content, and after the first token its tail. Called only
+    /// after a token was chosen behind them: NaN keys and values at a position spoil those of earlier positions in the
+    /// same chunk (0 times NaN), which other prompts may share; then no logit is finite.
     fn publish(&mut self, index: usize) {
         let pages = self.running[index].publish();
         let sequence = &self.running[index];
         for page in pages {
-            let parent = page.checked_sub(1).map(|before| self.pool.serial(sequence.pages()[before]));
-            self.pool.fill(sequence.pages()[page], sequence.page_key(page, parent));
+            self.pool.fill(sequence.pages()[page], sequence.page_key(page, self.serial_before(sequence, page)));
         }
+        if self.running[index].ids().is_empty() {
+            self.publish_tail(index);
+        }
+    }
+
+    /// Lets the last page of a sequence, which is not full, be found by its leading tokens. Called as
+    /// [`Self::publish`].
+    pub(super) fn publish_tail(&mut self, index: usize) {
+        let sequence = &self.running[index];
+        if self.pool.keeps_tails()
+            && let Some(tail) = sequence.tail()
+        {
+            self.pool.fill(sequence.pages()[tail], sequence.tail_key(tail, self.serial_before(sequence, tail)));
+        }
+    }
+
+    /// Returns the serial number of the page before one of a sequence's pages.
+    fn serial_before(&self, sequence: &Sequence<'_>, page: usize) -> Option<u64> {
+        page.checked_sub(1).map(|before| self.pool.serial(sequence.pages()[before]))
     }
 }
 

@@ -12,7 +12,7 @@ use super::kv_layout::{KvPrecision, KvSlot, PageLayout};
 use super::memory::{MappedBuffer, in_parts};
 use super::paged_attention::PagedAttention;
 use super::rows::contiguous;
-use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout, StepRows};
+use crate::kernels::kv::{KvConfig, KvGeometry, KvStore, PAGE_LEN, PageCopy, PageId, StepLayout, StepRows};
 use crate::kernels::row_blocks::{RowBlock, blocks};
 
 /// Number of elements below which rotation and storing run on one thread.
@@ -38,6 +38,19 @@ impl Pages {
             Some((write, page.as_deref_mut()?))
         };
         writes.iter().filter_map(&mut target).collect()
+    }
+
+    /// Copies a page to another one.
+    ///
+    /// # Errors
+    /// When they are the same, or one is not allocated.
+    fn copy(&mut self, PageCopy { from, to }: PageCopy) -> Result<()> {
+        let pages = self.0.get_disjoint_mut([from.index(), to.index()]);
+        let Ok([Some(from), Some(to)]) = pages else {
+            candle_core::bail!("attention: no copy of page {} to page {}", from.0, to.0);
+        };
+        to.copy_from_slice(from);
+        Ok(())
     }
 
     fn has(&self, page: PageId) -> bool {
@@ -163,6 +176,14 @@ impl KvStore for CpuPages {
             self.pages.0[page.index()] = Some(MappedBuffer::zeros(self.page_len())?);
         }
         Ok(())
+    }
+
+    fn copies_pages(&self) -> bool {
+        true
+    }
+
+    fn copy_page(&mut self, copy: PageCopy) -> Result<()> {
+        self.pages.copy(copy)
     }
 
     fn begin(&mut self, layout: StepLayout) -> Result<()> {

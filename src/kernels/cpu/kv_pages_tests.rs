@@ -95,6 +95,33 @@ fn what_a_page_held_before_touches_nobody() {
 }
 
 #[test]
+fn a_copied_beginning_is_bit_identical_and_its_own() {
+    for precision in [KvPrecision::F32, KvPrecision::F16] {
+        let geometry = GEOMETRIES[0];
+        let activations = Activations::on_cpu(&geometry);
+        let new_store = || CpuPages::with_kernel(geometry, precision, kernel()).expect("even heads");
+        let first = TestSequence::new(&geometry, &[0], 20, 1);
+        let mut second = TestSequence::new(&geometry, &[1], 30, 2);
+        for (own, other) in second.qkv.iter_mut().zip(&first.qkv) {
+            own[..12 * geometry.width()].copy_from_slice(&other[..12 * geometry.width()]);
+        }
+        let whole = activations.step(&mut new_store(), &[(&second, 0, 30)]);
+        let mut store = new_store();
+        activations.step(&mut store, &[(&first, 0, 12)]);
+        store.allocate(PageId(1)).expect("memory");
+        store.copy_page(PageCopy { from: PageId(0), to: PageId(1) }).expect("two pages");
+        activations.step(&mut store, &[(&first, 12, 8)]);
+        let rest = activations.step(&mut store, &[(&second, 12, 18)]);
+        for (whole, rest) in whole.iter().zip(&rest) {
+            assert!(whole.ends_with(rest), "{precision:?}");
+        }
+        for to in [PageId(0), PageId(7)] {
+            assert!(store.copy_page(PageCopy { from: PageId(0), to }).is_err());
+        }
+    }
+}
+
+#[test]
 fn rows_that_share_pages_come_together() {
     let pages = |pages: &[u32]| pages.iter().map(|&page| PageId(page)).collect::<Arc<[PageId]>>();
     let rows = |p: &[u32], start, n| StepRows { pages: pages(p), start, n };
