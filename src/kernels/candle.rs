@@ -13,7 +13,8 @@ use super::cpu::kv_pages::CpuPages;
 use super::ggml::GgmlLinear;
 use super::kv::{KvConfig, KvStore};
 use super::{
-    Activation, Kernels, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, VisibleKeys,
+    Activation, Kernels, Mask, NormWeights, OpThreads, OpWork, PackedLinear, QuantFormat, RowNorm, StoredLinear,
+    VisibleKeys,
 };
 
 /// Candle's operations.
@@ -153,7 +154,7 @@ impl Kernels for CandleKernels {
         Ok(GgmlLinear::load(stored)?.into())
     }
 
-    fn threads(&self) -> OpThreads {
+    fn threads(&self, _: OpWork) -> OpThreads {
         self.threads
     }
 }

@@ -284,8 +284,17 @@ pub trait Kernels: Send + Sync + Debug {
         Ok(None)
     }
 
-    /// Returns the threads that issue operations.
-    fn threads(&self) -> OpThreads;
+    /// Returns the threads that issue a sequence of operations of so much work.
+    fn threads(&self, work: OpWork) -> OpThreads;
+}
+
+/// Work of a sequence of operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpWork {
+    /// Multiply-adds of the largest matrix product.
+    pub product: usize,
+    /// Multiply-adds of the scores of the largest attention.
+    pub attention: usize,
 }
 
 /// Threads that issue a device's operations.
@@ -293,14 +302,15 @@ pub trait Kernels: Send + Sync + Debug {
 pub enum OpThreads {
     /// The compute thread pool, whose workers spin while operations are issued.
     Pool,
-    /// The calling thread: for a device with a queue of its own.
+    /// The calling thread: for a device with a queue of its own, and for operations that one thread runs sooner than
+    /// others are woken.
     Caller,
 }
 
 impl dyn Kernels {
     /// Runs a sequence of small operations on the threads of [`Kernels::threads`].
-    pub fn run<T: Send>(&self, operations: impl FnOnce() -> T + Send) -> T {
-        match self.threads() {
+    pub fn run<T: Send>(&self, work: OpWork, operations: impl FnOnce() -> T + Send) -> T {
+        match self.threads(work) {
             OpThreads::Pool => on_workers(operations),
             OpThreads::Caller => operations(),
         }

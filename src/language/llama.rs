@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::rope::{RopeRow, RopeTable};
 use crate::device::DTypeSpec;
 use crate::kernels::kv::{GreedyStep, KvConfig, KvStore, StepLayout, StepRows};
-use crate::kernels::{self, Kernels, VisibleKeys};
+use crate::kernels::{self, Kernels, OpWork, VisibleKeys};
 use crate::nn::linear::Linear;
 use crate::nn::{FullPrecisionLoader, LinearLoader, Purpose, RmsNorm};
 use block::Block;
@@ -162,7 +162,18 @@ impl Llama {
     /// When the shapes do not fit, or a page has no memory.
     pub fn forward(&self, embeds: &Tensor, rows: &[SequenceRows], store: &mut dyn KvStore) -> Result<Tensor> {
         store.begin(self.step_layout(rows))?;
-        self.kernels.run(|| self.through_layers(embeds.clone(), store))
+        self.kernels.run(self.step_work(rows), || self.through_layers(embeds.clone(), store))
+    }
+
+    /// Returns the work of a step in one layer.
+    fn step_work(&self, rows: &[SequenceRows]) -> OpWork {
+        let (geometry, n_rows) = (self.config.kv_geometry(), rows.iter().map(|rows| rows.rows.n).sum::<usize>());
+        let widest = geometry.width().max(2 * self.config.d_intermediate);
+        let n_scores: usize = rows.iter().map(|rows| rows.rows.n * rows.rows.end()).sum();
+        OpWork {
+            product: n_rows * self.config.d_hidden * widest,
+            attention: n_scores * geometry.n_heads * geometry.d_head,
+        }
     }
 
     fn step_layout(&self, rows: &[SequenceRows]) -> StepLayout {
@@ -228,7 +239,8 @@ impl Llama {
     /// # Errors
     /// When candle fails.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.kernels.run(|| self.head.forward_normalised(hidden, &self.norm)?.to_dtype(DType::F32))
+        let work = OpWork { product: hidden.elem_count() * self.config.vocab_size, attention: 0 };
+        self.kernels.run(work, || self.head.forward_normalised(hidden, &self.norm)?.to_dtype(DType::F32))
     }
 }
 

@@ -13,6 +13,8 @@ use crate::kernels::activation::QUICK;
 
 /// Number of elements of a row in elementwise kernels.
 const ROW: usize = 256;
+/// Number of results of one job at least, so that a job outweighs its scheduling.
+const JOB: usize = 1 << 12;
 const QUICK_F32: f32 = QUICK as f32;
 
 /// Returns the kernel of an activation over a slice, in place.
@@ -147,9 +149,11 @@ impl CustomOp1 for JoinedSwiGlu {
             candle_core::bail!("joined-swiglu: rows of shape {:?} have no two halves", layout.dims());
         };
         let x = contiguous(x, layout)?;
-        let y = in_parts(x.len() / 2, width / 2, |row, y| {
-            let (gate, up) = x[row * width..][..width].split_at(width / 2);
-            elementwise::swiglu(gate, up, y);
+        let half = width / 2;
+        let rows_per_job = JOB.div_ceil(half);
+        let y = in_parts(x.len() / 2, rows_per_job * half, |job, y| {
+            let x = x[job * rows_per_job * width..].chunks_exact(width);
+            y.chunks_exact_mut(half).zip(x).for_each(|(y, x)| elementwise::swiglu(&x[..half], &x[half..], y));
         });
         dims.push(width / 2);
         Ok((CpuStorage::F32(y), dims.into()))

@@ -31,13 +31,16 @@ use super::attention::{check_full, full_by_heads};
 use super::candle::{self, CandleKernels};
 use super::kv::{KvConfig, KvStore};
 use super::{
-    Activation, Kernels, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm, StoredLinear, VisibleKeys,
+    Activation, Kernels, NormWeights, OpThreads, OpWork, PackedLinear, QuantFormat, RowNorm, StoredLinear, VisibleKeys,
 };
 use blockwise_attention::FullAttention;
 use gemm::PackedMatrix;
 use kv_pages::CpuPages;
 use packed::{CpuLinear, WeightMatrix};
 use quantized::QuantizedMatrix;
+
+/// Number of logits below which other threads are not worth waking.
+const PARALLEL: usize = 1 << 17;
 
 /// Kernels of one processor.
 #[derive(Debug)]
@@ -161,11 +164,16 @@ impl Kernels for Cpu {
         let Storage::Cpu(storage) = &*storage else {
             candle_core::bail!("argmax: rows on another device than the CPU")
         };
-        Ok(rows::contiguous(storage, layout)?.par_chunks_exact(width.max(1)).map(argmax).collect())
+        let (x, width) = (rows::contiguous(storage, layout)?, width.max(1));
+        if x.len() < PARALLEL {
+            return Ok(x.chunks_exact(width).map(argmax).collect());
+        }
+        Ok(x.par_chunks_exact(width).map(argmax).collect())
     }
 
-    fn threads(&self) -> OpThreads {
-        OpThreads::Pool
+    fn threads(&self, work: OpWork) -> OpThreads {
+        let is_small = gemm::is_small(work.product) && paged_attention::is_small(work.attention);
+        if is_small { OpThreads::Caller } else { OpThreads::Pool }
     }
 }
 

@@ -47,6 +47,11 @@ struct AttentionScratch {
     scores: Vec<f32>,
 }
 
+/// Returns whether one thread computes the attention whose scores take so many multiply-adds.
+pub(crate) fn is_small(work: usize) -> bool {
+    work < PARALLEL
+}
+
 impl PagedAttention<'_> {
     /// Returns the preferred limit of rows in a block.
     pub(crate) fn max_rows(kernel: &GemmKernel) -> usize {
@@ -59,7 +64,7 @@ impl PagedAttention<'_> {
         let items: Vec<(&RowBlock, usize)> =
             blocks.iter().flat_map(|block| (0..n_kv_heads).map(move |head| (block, head))).collect();
         let work: usize = self.sequences.iter().map(|rows| rows.n * rows.end()).sum::<usize>() * n_heads * d_head;
-        let outputs: Vec<Vec<f32>> = if work < PARALLEL {
+        let outputs: Vec<Vec<f32>> = if is_small(work) {
             let mut scratch = AttentionScratch::default();
             items.iter().map(|(block, head)| self.block(&mut scratch, block, *head)).collect()
         } else {

@@ -40,8 +40,8 @@ use super::candle::{self, CandleKernels};
 use super::frames::DeviceFramePlan;
 use super::kv::{KvConfig, KvStore};
 use super::{
-    Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, PackedLinear, QuantFormat, RowNorm,
-    StoredLinear, VisibleKeys,
+    Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, OpWork, PackedLinear, QuantFormat,
+    RowNorm, StoredLinear, VisibleKeys,
 };
 use kernel_list::ELEMENTS;
 use launch::Executor;
@@ -237,7 +237,7 @@ impl Kernels for CudaKernels {
         resize::prepare(self.executor, frame, plan, self.dtype).map(Some)
     }
 
-    fn threads(&self) -> OpThreads {
-        self.candle.threads()
+    fn threads(&self, work: OpWork) -> OpThreads {
+        self.candle.threads(work)
     }
 }

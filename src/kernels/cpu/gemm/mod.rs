@@ -129,6 +129,11 @@ impl<'a> Epilogue<'a> {
     }
 }
 
+/// Returns whether one thread computes a product of so many multiply-adds.
+pub(crate) fn is_small(work: usize) -> bool {
+    work < PARALLEL
+}
+
 /// Computes `epilogue(prologue(x) W)`: `x (M, K)`, `w (K, N)` to `(M, N)`.
 pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilogue<'_>) -> Vec<f32> {
     let (depth, columns) = (w.depth(), w.columns());
@@ -136,7 +141,7 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     if rows * columns == 0 || depth == 0 {
         return vec![0.0; rows * columns];
     }
-    let is_small = rows * depth * columns < PARALLEL;
+    let is_small = is_small(rows * depth * columns);
     let leaves_threads_idle = rows < rayon::current_num_threads() * w.height();
     // A weight larger than the cache is streamed once for all rows, if the rows stay in the cache.
     let is_streamed = depth * columns >= STREAMED && rows * w.row_bytes() <= BLOCK;
