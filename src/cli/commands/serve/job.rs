@@ -4,15 +4,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use vidense::error::{Error, Kind};
 use vidense::serve::api::{ApiError, ChatCall};
 use vidense::serve::media::ResolveContext;
-use vidense::serve::service::{ChatJob, JobEvent, JobId, Service};
+use vidense::serve::service::{ChatJob, JobEvent, JobId, JobListener, Service};
 
 use super::body::HeldBody;
 use super::state::ServerState;
 use super::waiting::{GoneFlag, GoneGuard, ending, on_thread};
+
+/// Bytes of a body up to which it is parsed without another thread: handing it over takes as long.
+const PARSED_AT_ONCE: usize = 64 << 10;
 
 /// Job of the service, cancelled when it is dropped before its end.
 pub struct OwnedJob {
@@ -81,8 +84,12 @@ struct ParsedBody {
 /// # Errors
 /// Those of [`ChatCall::parse`], of the media, of the budget, and of a full queue.
 pub async fn start(state: &Arc<ServerState>, scope: String, body: HeldBody) -> Result<PreparedJob, ApiError> {
-    let server = state.clone();
-    let parsed = on_thread(move || parse(&server, body)).await?;
+    let parsed = if body.bytes.len() <= PARSED_AT_ONCE {
+        parse(state, body)?
+    } else {
+        let server = state.clone();
+        on_thread(move || parse(&server, body)).await?
+    };
     let place = state.enter_resolving(&parsed.call.media).await;
     let guard = GoneGuard::default();
     let (state, is_gone) = (state.clone(), guard.flag());
@@ -91,6 +98,23 @@ pub async fn start(state: &Arc<ServerState>, scope: String, body: HeldBody) -> R
         prepare(&state, &scope, parsed, is_gone)
     })
     .await
+}
+
+/// Returns the listener of a streamed answer.
+fn sending(events: UnboundedSender<TimedEvent>) -> JobListener {
+    Box::new(move |event| drop(events.send(TimedEvent::now(event))))
+}
+
+/// Returns the listener of a whole answer: each event that is sent wakes the task that waits for the last one.
+fn sending_at_the_end(events: UnboundedSender<TimedEvent>) -> JobListener {
+    let mut waiting = Vec::new();
+    Box::new(move |event| {
+        let is_last = matches!(event, JobEvent::Done(_));
+        waiting.push(TimedEvent::now(event));
+        if is_last {
+            waiting.drain(..).for_each(|event| drop(events.send(event)));
+        }
+    })
 }
 
 fn parse(state: &ServerState, body: HeldBody) -> Result<ParsedBody, ApiError> {
@@ -118,9 +142,9 @@ fn prepare(
     };
     let media = ready.media.resolve_all(media, &context)?;
     drop(body);
+    // Not more than the text of one answer waits in the channel.
     let (sender, events) = unbounded_channel();
-    // Not more than the text of one answer waits here.
-    let listener = Box::new(move |event| drop(sender.send(TimedEvent::now(event))));
+    let listener = if stream { sending(sender) } else { sending_at_the_end(sender) };
     let id = service.submit(ChatJob { system, turns, media, options, listener })?;
     let job = OwnedJob { service: service.clone(), id, events, last: Instant::now(), is_done: false };
     Ok(PreparedJob { job, stream, include_usage })
