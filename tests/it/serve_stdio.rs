@@ -1,7 +1,7 @@
 //! `serve --stdio`: requests and answers as lines, ids echoed, garbage refused, nothing lost.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -227,6 +227,30 @@ fn a_signal_lets_the_open_requests_finish() {
     assert!(killed.success());
     assert_eq!(client.end(), 0);
     drop(input);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_server_whose_answers_nobody_reads() {
+    // The answers are more than a pipe holds.
+    let mut client = StdioClient::start(&["--grace", "1ms"]);
+    let mut error = BufReader::new(client.child.stderr.take().unwrap());
+    let sender = client.send((0..2000).map(|i| request(&json!(i), &data(), QUESTIONS[i % 4])).collect());
+    let output = client.child.stdout.take().unwrap();
+    let start = Instant::now();
+    // A pipe of 64 KiB has no room for another answer.
+    while rustix::io::ioctl_fionread(&output).unwrap() < 60_000 {
+        assert!(start.elapsed() < SECONDS, "the pipe is not full");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = Command::new("kill").args(["-TERM", &client.child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(client.end(), 2);
+    let mut message = String::new();
+    error.read_to_string(&mut message).unwrap();
+    assert!(message.contains("standard output is not read"), "{message}");
+    drop(output);
+    sender.join().unwrap();
 }
 
 /// A request whose answer is as long as 700 tokens.

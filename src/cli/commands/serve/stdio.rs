@@ -26,6 +26,8 @@ use super::waiting::ending;
 
 /// Threads that parse requests and resolve their media.
 const N_RESOLVERS: usize = 4;
+/// Time that a reader of the answers has for a line once open requests are given up.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// Interval at which waiting threads look for a signal.
 const TICK: Duration = Duration::from_millis(100);
 /// Scope of uuids: there is one client.
@@ -113,7 +115,17 @@ impl GraceEnds {
         {
             self.input.get_or_insert(now + time);
         }
-        [self.signal, self.input].into_iter().flatten().any(|time| time <= now)
+        self.any_before(now)
+    }
+
+    /// Returns whether a reader has had its time for a line since `begin`, and since open requests were given up.
+    fn are_long_over(&self, begin: Instant) -> bool {
+        let time = Instant::now().checked_sub(LAST_LINES);
+        time.is_some_and(|time| begin <= time && self.any_before(time))
+    }
+
+    fn any_before(&self, time: Instant) -> bool {
+        [self.signal, self.input].into_iter().flatten().any(|end| end <= time)
     }
 }
 
@@ -156,8 +168,9 @@ impl AnswerWriter<'_> {
     fn run(&self) -> anyhow::Result<()> {
         let Self { server, answers, open, end, stop } = self;
         let (service, grace) = (&server.ready.service, server.limits.grace);
-        let (mut output, mut ends) = (io::stdout().lock(), GraceEnds::default());
+        let (output, mut ends) = (LineOutput::open()?, GraceEnds::default());
         std::thread::scope(|scope| {
+            let mut writing_since: Option<Instant> = None;
             loop {
                 if ends.are_over(grace, end, stop) && !end.is_over.swap(true, Ordering::AcqRel) {
                     let drain = || service.drain(Duration::ZERO);
@@ -166,18 +179,59 @@ impl AnswerWriter<'_> {
                 if stop.is_draining() && open.is_empty() {
                     end.is_closed.store(true, Ordering::Release);
                 }
-                let answer = match answers.recv_timeout(TICK) {
-                    Ok(answer) => answer,
-                    Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                };
-                if let Err(error) = write_line(&mut output, &answer) {
-                    service.drain(Duration::ZERO);
-                    return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) };
+                if let Some(begin) = writing_since {
+                    match output.written.recv_timeout(TICK) {
+                        Ok(Ok(())) => writing_since = None,
+                        Ok(Err(error)) => return self.end_after(error),
+                        Err(error) if error.is_disconnected() || ends.are_long_over(begin) => {
+                            return self.end_after(not_read());
+                        }
+                        Err(_) => continue,
+                    }
+                    let _ = open.try_recv();
                 }
-                let _ = open.try_recv();
+                match answers.recv_timeout(TICK) {
+                    Ok(answer) => writing_since = output.lines.send(answer).ok().map(|()| Instant::now()),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
             }
         })
+    }
+
+    /// Gives up the open requests after an error of standard output. A reader that has gone away is no failure.
+    fn end_after(&self, error: io::Error) -> anyhow::Result<()> {
+        self.server.ready.service.drain(Duration::ZERO);
+        if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error.into()) }
+    }
+}
+
+/// Returns the error of a reader that takes no lines.
+fn not_read() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "standard output is not read: answers are lost")
+}
+
+/// Standard output on a thread of its own, which may wait for a reader that takes nothing.
+struct LineOutput {
+    /// Takes one line, then the next once it was written.
+    lines: Sender<Value>,
+    /// Outcome of each line.
+    written: Receiver<io::Result<()>>,
+}
+
+impl LineOutput {
+    /// Starts the thread, which is not joined.
+    fn open() -> io::Result<Self> {
+        let ((lines, to_write), (outcomes, written)) = (bounded(1), bounded(1));
+        Builder::new().name("output".to_owned()).spawn(move || {
+            let mut output = io::stdout().lock();
+            for line in to_write {
+                if outcomes.send(write_line(&mut output, &line)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { lines, written })
     }
 }
 
