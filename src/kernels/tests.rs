@@ -219,11 +219,14 @@ fn bf16_has_a_gemm_on_the_cpu() {
 }
 
 #[test]
-fn operations_are_issued_by_the_pool_for_the_cpu_and_by_the_caller_for_a_gpu() {
+fn large_operations_of_the_cpu_are_issued_by_the_pool_and_others_by_the_caller() {
     let on_pool = || rayon::current_thread_index().is_some();
+    let large = OpWork { product: 1 << 30, attention: 1 << 30 };
     for dtype in [DType::F32, DType::BF16, DType::F16] {
-        assert!(of(&Device::Cpu, dtype).run(on_pool));
+        assert!(of(&Device::Cpu, dtype).run(large, on_pool));
     }
     let gpu: &dyn Kernels = &CandleKernels::GPU;
-    assert!(!gpu.run(on_pool));
+    assert!(!gpu.run(large, on_pool));
+    let small = OpWork { product: 1000, attention: 1000 };
+    assert!(!of(&Device::Cpu, DType::F32).run(small, on_pool), "too little to wake other threads");
 }

@@ -36,7 +36,7 @@ pub(super) fn decoded_len(text: &str) -> Result<u64> {
 /// As [`decoded_len`]; a character outside of the alphabet, by its position from 0; an error of `take`.
 pub(super) fn decode(text: &str, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     decoded_len(text)?;
-    let mut bytes = vec![0; PIECE / GROUP * 3];
+    let mut bytes = vec![0; text.len().min(PIECE) / GROUP * 3];
     let pieces = text.as_bytes().chunks(PIECE);
     let last = pieces.len() - 1;
     for (i, piece) in pieces.enumerate() {
