@@ -1,11 +1,13 @@
 //! Content of a medium on this machine: a file of the scratch, an upload, a directory of frames, or an open local file.
+//! A small file of the scratch is created when it is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::scratch::{FrameDirectory, ScratchFile};
+use crate::error::Result;
 
-/// Content on disk, kept as long as a request needs it.
+/// Content, kept as long as a request needs it.
 #[derive(Debug)]
 pub(super) enum MediaContent {
     /// A file of the scratch.
@@ -25,7 +27,18 @@ pub(super) enum MediaContent {
 }
 
 impl MediaContent {
-    /// Path from which a reader, of this process or of a decoding process, reads the content.
+    /// Stores a content that is in memory on disk, before it is read.
+    ///
+    /// # Errors
+    /// As [`ScratchFile::store`].
+    pub(super) fn store(&self) -> Result<()> {
+        match self {
+            Self::File(file) => file.store(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Path from which a reader, of this process or of a decoding process, reads the content once it is stored.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::File(file) => file.path(),

@@ -19,7 +19,7 @@ pub(super) const UUID: &str = "uuid ";
 pub struct Media {
     /// Key of the frames that are taken of the content.
     pub key: MediaKey,
-    /// Path to read; empty where the visual tokens are cached and the client sent a `uuid` alone.
+    /// Path to read after [`Self::store`]; empty where the visual tokens are cached and the client sent a `uuid` alone.
     pub path: PathBuf,
     /// Frames to read.
     pub request: FrameRequest,
@@ -52,6 +52,14 @@ impl Media {
             n_listed: None,
             content: MediaContent::Foreign(path.to_owned()),
         }
+    }
+
+    /// Stores a content that is in memory on disk, before it is read from [`Self::path`].
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] while the disk is full, and the operating system's.
+    pub fn store(&self) -> Result<()> {
+        self.content.store()
     }
 
     /// Returns the stamps of the frames that were read: of a file as they are, of a list with the client's indices and

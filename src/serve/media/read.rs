@@ -84,7 +84,7 @@ impl ContentReader<'_> {
                 Ok(ReadContent { content: MediaContent::Upload(file), hash })
             }
             _ => {
-                let mut writer = self.scratch.create(self.policy.max_bytes)?;
+                let mut writer = self.scratch.create_in_memory(self.policy.max_bytes)?;
                 self.fill(address, &mut writer)?;
                 let file = writer.finish()?;
                 let hash = file.hash();

@@ -262,6 +262,7 @@ impl MediaResolver {
         if let Some(expected) = remembered() {
             return Ok(expected);
         }
+        read.content.store()?;
         let path = read.content.path();
         let probed = (self.tools.probe)(path, request, &context.video_halt());
         let expected = probed.map_err(|error| named(error, path, name))?;

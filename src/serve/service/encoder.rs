@@ -144,6 +144,10 @@ impl EncoderFeed<'_> {
                 let _ = self.answerer.send(AnswererInput::Encoded { id: job.id, outcome: Err(cancelled()) });
                 continue;
             }
+            if let Err(error) = media.store() {
+                let _ = self.answerer.send(AnswererInput::Encoded { id: job.id, outcome: Err(error) });
+                continue;
+            }
             lock(self.underway).insert(number, job);
             let frames = Some(media.request.clone());
             return Some(Job { frames, ..Job::new(media.path.clone(), Arc::default()) });

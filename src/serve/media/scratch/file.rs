@@ -1,12 +1,14 @@
 //! Files of a scratch: written with a limit and a hash, and removed when the last owner drops them. Bytes are reserved
-//! before they are written, so that files in progress cannot fill the disk together.
+//! before they are written, so that files in progress cannot fill the disk together. A small file may wait in memory
+//! until it is read: a medium whose visual tokens are cached never is.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Kind, Result};
+use crate::exec::lock;
 use crate::serve::media::image_content::N_FIRST;
 use crate::serve::media::key::ContentHash;
 
@@ -14,6 +16,9 @@ use super::space::{Growth, ScratchSpace};
 
 /// Bytes that are reserved at once, one block of the disk. The smallest reservation of a file.
 const STEP: u64 = 4096;
+
+/// Bytes of a file up to which it may wait in memory.
+const IN_MEMORY: usize = 64 << 10;
 
 /// Bytes of a scratch that belong to one file.
 #[derive(Debug)]
@@ -70,7 +75,10 @@ impl Drop for RemovedPath {
 /// A file that is being written. Dropped unfinished, it is removed.
 #[derive(Debug)]
 pub struct ScratchWriter {
-    file: File,
+    /// The file; `None` while the content is in memory.
+    file: Option<File>,
+    /// Content of a file that is not created.
+    in_memory: Vec<u8>,
     path: RemovedPath,
     reservation: Reservation,
     hasher: blake3::Hasher,
@@ -85,13 +93,15 @@ pub struct ScratchWriter {
 impl ScratchWriter {
     /// Creates the file. Its first block is not reserved yet ([`Self::expect`] of 0 bytes does).
     pub(super) fn create(reservation: Reservation, path: PathBuf, max_bytes: u64) -> Result<Self> {
-        let mut options = File::options();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path).map_err(disk_error)?;
-        Ok(Self {
-            file,
+        let file = Some(created(&path)?);
+        Ok(Self { file, ..Self::in_memory(reservation, path, max_bytes) })
+    }
+
+    /// Begins a file that is created once it is large, or by [`ScratchFile::store`].
+    pub(super) fn in_memory(reservation: Reservation, path: PathBuf, max_bytes: u64) -> Self {
+        Self {
+            file: None,
+            in_memory: Vec::new(),
             path: RemovedPath(path),
             reservation,
             hasher: blake3::Hasher::new(),
@@ -99,7 +109,7 @@ impl ScratchWriter {
             max_bytes,
             first: Vec::new(),
             failure: None,
-        })
+        }
     }
 
     /// Reserves the bytes of a file whose length is known.
@@ -120,7 +130,15 @@ impl ScratchWriter {
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let n_bytes = self.n_bytes.saturating_add(bytes.len() as u64);
         self.expect(n_bytes)?;
-        self.file.write_all(bytes).map_err(disk_error)?;
+        match &mut self.file {
+            Some(file) => file.write_all(bytes).map_err(disk_error)?,
+            None if self.in_memory.len() + bytes.len() <= IN_MEMORY => self.in_memory.extend_from_slice(bytes),
+            None => {
+                let file = self.file.insert(created(&self.path.0)?);
+                file.write_all(&std::mem::take(&mut self.in_memory)).map_err(disk_error)?;
+                file.write_all(bytes).map_err(disk_error)?;
+            }
+        }
         self.hasher.update(bytes);
         self.n_bytes = n_bytes;
         let n_missing = N_FIRST.saturating_sub(self.first.len());
@@ -155,18 +173,21 @@ impl ScratchWriter {
         Ok(())
     }
 
-    /// Ends the file.
+    /// Ends the file. One that was not created stays in memory until [`ScratchFile::store`].
     ///
     /// # Errors
     /// [`Kind::Empty`] without a byte, and the operating system's.
     pub fn finish(self) -> Result<ScratchFile> {
-        let Self { file, path, reservation, hasher, n_bytes, .. } = self;
+        let Self { file, in_memory, path, reservation, hasher, n_bytes, .. } = self;
         if n_bytes == 0 {
             return Err(Error::new(Kind::Empty, "no data"));
         }
         let hash = ContentHash::of_bytes(&hasher);
-        file.set_modified(hash.time()).map_err(disk_error)?;
-        Ok(ScratchFile { path, reservation, hash, n_bytes })
+        if let Some(file) = &file {
+            file.set_modified(hash.time()).map_err(disk_error)?;
+        }
+        let in_memory = Mutex::new(file.is_none().then_some(in_memory));
+        Ok(ScratchFile { path, in_memory, reservation, hash, n_bytes })
     }
 }
 
@@ -190,13 +211,34 @@ impl Write for ScratchWriter {
 #[derive(Debug)]
 pub struct ScratchFile {
     path: RemovedPath,
+    /// Content of a file that is not created.
+    in_memory: Mutex<Option<Vec<u8>>>,
     reservation: Reservation,
     hash: ContentHash,
     n_bytes: u64,
 }
 
 impl ScratchFile {
-    /// Path of the file.
+    /// Creates the file, if its content is in memory.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] while the disk is full, and the operating system's.
+    pub(in crate::serve::media) fn store(&self) -> Result<()> {
+        let mut in_memory = lock(&self.in_memory);
+        if let Some(bytes) = &*in_memory {
+            let mut file = created(&self.path.0)?;
+            let written = file.write_all(bytes).and_then(|()| file.set_modified(self.hash.time()));
+            written.map_err(|error| {
+                // Another request for the same content may try again.
+                let _ = std::fs::remove_file(&self.path.0);
+                disk_error(error)
+            })?;
+            *in_memory = None;
+        }
+        Ok(())
+    }
+
+    /// Path of the file, once it is created.
     pub fn path(&self) -> &Path {
         &self.path.0
     }
@@ -217,55 +259,13 @@ impl ScratchFile {
     }
 }
 
-/// Hash and length of a frame.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::serve::media) struct FrameFacts {
-    pub(in crate::serve::media) hash: ContentHash,
-    pub(in crate::serve::media) n_bytes: u64,
-}
-
-/// Directory of frames, removed with them when dropped.
-#[derive(Debug)]
-pub(in crate::serve::media) struct FrameDirectory {
-    path: PathBuf,
-    frames: Vec<ScratchFile>,
-    space: Arc<ScratchSpace>,
-}
-
-impl FrameDirectory {
-    pub(super) fn create(space: &Arc<ScratchSpace>, path: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&path).map_err(disk_error)?;
-        Ok(Self { path, frames: Vec::new(), space: space.clone() })
-    }
-
-    /// Path of the directory.
-    pub(in crate::serve::media) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Begins the file of the next frame. Hidden from readers until [`Self::add`].
-    pub(in crate::serve::media) fn begin(&self, max_bytes: u64) -> Result<ScratchWriter> {
-        let path = self.path.join(format!(".{}", self.frames.len()));
-        let mut writer = ScratchWriter::create(Reservation::new(&self.space, None), path, max_bytes)?;
-        writer.expect(0)?;
-        Ok(writer)
-    }
-
-    /// Adds a frame, named by its position and with the ending of its format, and returns its hash and length.
-    pub(in crate::serve::media) fn add(&mut self, mut writer: ScratchWriter, ending: &str) -> Result<FrameFacts> {
-        writer.rename(self.path.join(format!("{:06}.{ending}", self.frames.len())))?;
-        let file = writer.finish()?;
-        let facts = FrameFacts { hash: file.hash, n_bytes: file.n_bytes };
-        self.frames.push(file);
-        Ok(facts)
-    }
-}
-
-impl Drop for FrameDirectory {
-    fn drop(&mut self) {
-        self.frames.clear();
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
+/// Creates a file for its owner alone.
+fn created(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(disk_error)
 }
 
 /// Returns the error of a file over a limit.
@@ -274,7 +274,7 @@ pub(in crate::serve::media) fn too_large(n_bytes: u64, limit: u64) -> Error {
 }
 
 /// Returns the error of a file operation. A full disk is a state of the server that passes, not a fault of the medium.
-fn disk_error(error: io::Error) -> Error {
+pub(super) fn disk_error(error: io::Error) -> Error {
     let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let kind = if is_full { Kind::Busy } else { Kind::Unreadable };
     Error::caused_by(kind, error).with_hint_if(is_full.then_some("try again later")).about("scratch")
@@ -290,7 +290,7 @@ mod tests {
         let root = tempfile::tempdir().expect("room");
         let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
         let mut writer = scratch.create(1 << 20).expect("room");
-        writer.file = File::options().write(true).open("/dev/full").expect("Linux has it");
+        writer.file = Some(File::options().write(true).open("/dev/full").expect("Linux has it"));
         let error = writer.push(b"video").expect_err("full");
         assert_eq!(error.kind(), Kind::Busy);
         assert_eq!(error.to_string(), "scratch: No space left on device (os error 28); hint: try again later");

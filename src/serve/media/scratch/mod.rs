@@ -5,6 +5,7 @@
 //! Called by the resolver of media and by the server's uploads.
 
 mod file;
+mod frame_directory;
 mod process;
 mod space;
 mod uploads;
@@ -15,8 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use file::Reservation;
-pub(super) use file::{FrameDirectory, FrameFacts, too_large};
+pub(super) use file::too_large;
 pub use file::{ScratchFile, ScratchWriter};
+pub(super) use frame_directory::{FrameDirectory, FrameFacts};
 pub use uploads::{Upload, UploadWriter};
 
 use self::process::ProcessDirectory;
@@ -61,6 +63,17 @@ impl Scratch {
     pub fn create(&self, max_bytes: u64) -> Result<ScratchWriter> {
         self.expire();
         let mut writer = ScratchWriter::create(Reservation::new(&self.space, None), self.space.path(), max_bytes)?;
+        writer.expect(0)?;
+        Ok(writer)
+    }
+
+    /// Begins a file like [`Self::create`], which is created once it is large, or by [`ScratchFile::store`].
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(super) fn create_in_memory(&self, max_bytes: u64) -> Result<ScratchWriter> {
+        self.expire();
+        let mut writer = ScratchWriter::in_memory(Reservation::new(&self.space, None), self.space.path(), max_bytes);
         writer.expect(0)?;
         Ok(writer)
     }
@@ -161,6 +174,27 @@ mod tests {
         assert_eq!(writer.take_failure().map(|error| error.kind()), Some(Kind::TooLarge));
         let empty = scratch.create(10).expect("room").finish().expect_err("no byte");
         assert_eq!(empty.kind(), Kind::Empty);
+    }
+
+    #[test]
+    fn a_small_file_waits_in_memory_until_it_is_stored() {
+        let root = tempfile::tempdir().expect("room");
+        let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+        let written = |n_bytes: usize| {
+            let mut writer = scratch.create_in_memory(1 << 20).expect("room");
+            vec![7; n_bytes].chunks(1 << 12).for_each(|piece| writer.push(piece).expect("room"));
+            writer.finish().expect("bytes")
+        };
+        let (small, large, same) = (written(9), written(100_000), write(&scratch, 9).expect("room"));
+        assert_eq!((small.path().exists(), large.path().exists(), small.hash()), (false, true, same.hash()));
+        assert_eq!(std::fs::read(large.path()).expect("created"), [7; 100_000]);
+        (0..2).for_each(|_| small.store().expect("room"));
+        assert_eq!(std::fs::read(small.path()).expect("created"), [7; 9]);
+        let time = |file: &ScratchFile| std::fs::metadata(file.path()).expect("there").modified().expect("a time");
+        assert_eq!(time(&small), time(&same));
+        let path = small.path().to_owned();
+        drop(small);
+        assert!(!path.exists());
     }
 
     #[test]
