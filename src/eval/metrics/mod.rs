@@ -4,7 +4,6 @@
 //! [`benchmark`](super::benchmark).
 
 mod choice;
-mod choice_patterns;
 mod clustered;
 mod paired;
 mod student_t;

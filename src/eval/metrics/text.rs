@@ -5,6 +5,12 @@
 
 use std::collections::HashMap;
 
+/// Ends of the tags around a text of thought.
+const THOUGHT_ENDS: [&str; 2] = ["</think>", "</thinking>"];
+
+/// Beginnings of the tags around a text of thought.
+const THOUGHT_STARTS: [&str; 2] = ["<think>", "<thinking>"];
+
 /// Articles that the normalisation removes.
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 
@@ -13,6 +19,14 @@ pub fn normalized_words(text: &str) -> Vec<String> {
     let is_kept = |c: &char| c.is_alphanumeric() || c.is_whitespace();
     let plain: String = text.to_lowercase().chars().filter(is_kept).collect();
     plain.split_whitespace().filter(|word| !ARTICLES.contains(word)).map(str::to_owned).collect()
+}
+
+/// Returns an answer without the thoughts before it, and without a thought that is not closed.
+pub(super) fn without_thinking(answer: &str) -> &str {
+    let end = THOUGHT_ENDS.iter().filter_map(|tag| Some(answer.rfind(tag)? + tag.len())).max();
+    let said = &answer[end.unwrap_or(0)..];
+    let start = THOUGHT_STARTS.iter().filter_map(|tag| said.find(tag)).min();
+    &said[..start.unwrap_or(said.len())]
 }
 
 /// Returns whether an answer equals a reference; white space at both ends is ignored.

@@ -1,12 +1,11 @@
 //! The parser of answers to questions of yes or no.
 
-use super::text::normalized_words;
+use super::text::{normalized_words, without_thinking};
 
 /// Returns whether an answer says yes (`true`) or no, or `None` for an answer that is not parsed: the first word, else
 /// the only one of the two words in the answer.
 pub fn parse_yes_or_no(answer: &str) -> Option<bool> {
-    let text = answer.rsplit("</think>").next().unwrap_or(answer);
-    let words = normalized_words(text);
+    let words = normalized_words(without_thinking(answer));
     let of = |word: &String| match word.as_str() {
         "yes" => Some(true),
         "no" => Some(false),
@@ -33,6 +32,7 @@ mod tests {
             ("Nothing happens.", None),
             ("It is yes or no", None),
             ("<think>no</think>Yes", Some(true)),
+            ("<think>no, or", None),
         ] {
             assert_eq!(parse_yes_or_no(answer), expected, "{answer}");
         }
