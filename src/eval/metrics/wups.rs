@@ -4,8 +4,11 @@
 //! words without a match left out, and the smaller of both directions.
 //!
 //! The similarity of two synsets is NLTK's `wup_similarity`, its rule for the common ancestor included (least depth
-//! along the shortest path, ties by name). NExT-QA's lemmatiser asks a part-of-speech tagger, which is no part of this
-//! program: a word's lemma here is its base form as a noun, else as a verb, else as an adjective.
+//! along the shortest path, ties by name). As in the script (pywsd's `lemmatize_sentence`), words are lemmatised before
+//! stop words are removed. The script's lemmatiser asks a part-of-speech tagger, which is no part of this program: here
+//! stop words and words in `-ing` and `-ed` are lemmatised as verbs if they have such a base form, other words as nouns,
+//! else as verbs, else as adjectives; and a word that WordNet does not have loses a final `s` only, in place of Porter's
+//! stem.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -19,19 +22,40 @@ const STOP_WORDS: &str = "i me my myself we our ours ourselves you your yours yo
     other some such only own so than too very s t can will just don should now d ll m o re ve y ain aren couldn didn \
     doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn weren won wouldn";
 
+/// Endings of words that are lemmatised as verbs.
+const VERB_ENDINGS: [&str; 2] = ["ing", "ed"];
+
 /// Returns the lemmas of a text without stop words.
 pub fn wups_words(text: &str, wordnet: &WordNet) -> Vec<String> {
     let stop: HashSet<&str> = STOP_WORDS.split_ascii_whitespace().collect();
     let lower = text.to_lowercase();
     let words = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    let lemma = |word: &str| {
-        let base = |part| wordnet.base_forms(word, part).into_iter().min_by_key(String::len);
-        [WordPart::Noun, WordPart::Verb, WordPart::Adjective]
-            .into_iter()
-            .find_map(base)
-            .unwrap_or_else(|| word.to_owned())
+    let lemmas = words.map(|word| {
+        // Stop words such as `was` and `does` are forms of verbs, also if WordNet has a noun `wa` or `doe`.
+        let is_verb = stop.contains(word) || VERB_ENDINGS.iter().any(|ending| word.ends_with(ending));
+        lemma(word, if is_verb { &VERB_FIRST } else { &NOUN_FIRST }, wordnet)
+    });
+    lemmas.filter(|lemma| !stop.contains(lemma.as_str())).collect()
+}
+
+/// Parts of speech of a form of a verb, in the order of the search.
+const VERB_FIRST: [WordPart; 2] = [WordPart::Verb, WordPart::Noun];
+
+/// Parts of speech of another word.
+const NOUN_FIRST: [WordPart; 3] = [WordPart::Noun, WordPart::Verb, WordPart::Adjective];
+
+/// Returns the shortest base form of a word, by the first part of speech that has one; else its stem, if WordNet has
+/// that (`hi` for `his`, as in the script), or the word itself. An adverb that is no noun and no verb stays: `after` is
+/// no form of the adjective `aft`.
+fn lemma(word: &str, parts: &[WordPart], wordnet: &WordNet) -> String {
+    let base = |part: &WordPart| match part {
+        WordPart::Adjective if !wordnet.base_forms(word, WordPart::Adverb).is_empty() => Some(word.to_owned()),
+        part => wordnet.base_forms(word, *part).into_iter().min_by_key(String::len),
     };
-    words.map(lemma).filter(|word| !stop.contains(word.as_str())).collect()
+    parts.iter().find_map(base).unwrap_or_else(|| {
+        let stem = word.strip_suffix('s').filter(|stem| wordnet.first_synset(stem).is_some());
+        stem.unwrap_or(word).to_owned()
+    })
 }
 
 /// Returns the WUPS of two lists of words, between 0 and 1; similarities below `threshold` are scaled by 0.1.

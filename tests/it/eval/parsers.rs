@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use vidense::eval::dataset::ChoiceOptions;
-use vidense::eval::metrics::{WordNet, parse_choice, wups};
+use vidense::eval::metrics::{WordNet, parse_choice, wups, wups_words};
 
 use crate::harness::{json as read_json, repository};
 
@@ -117,4 +117,25 @@ fn wups_equals_the_reference_on_500_pairs() {
     }
     let error = WordNet::open(Path::new("no/such/dict")).unwrap_err().to_string();
     assert!(error.contains("no/such/dict/index.noun"), "{error}");
+}
+
+/// The script's functions (`lemmatize_sentence` of pywsd 1.3.0 with NLTK 3.10 and TextBlob's tagger, WordNet 3.0) gave the
+/// words and scores.
+#[test]
+fn wups_of_whole_answers_equals_the_script() {
+    let wordnet = WordNet::open(&repository("tests/golden/eval/wordnet")).unwrap();
+    let answers = read_json(&repository("tests/golden/eval/wups_answers.json"));
+    let answers = answers.as_array().unwrap();
+    assert!(answers.len() >= 30);
+    for pair in answers {
+        let text = |key: &str| pair[key].as_str().unwrap();
+        let words = |key: &str| wups_words(text(key), &wordnet);
+        let (answer, reference) = (words("answer"), words("reference"));
+        for (name, threshold) in [("wups_0", 0.0), ("wups_0.9", 0.9)] {
+            let (found, expected) = (wups(&answer, &reference, threshold, &wordnet), pair[name].as_f64().unwrap());
+            assert!((found - expected).abs() < 1e-12, "{name} of {pair}: {found}, by {answer:?} and {reference:?}");
+        }
+    }
+    // WordNet has nouns `wa`, `ha` and `doe`, and the script's stem of `his` is `hi`.
+    assert_eq!(wups_words("He was running, has toys, does his work.", &wordnet), ["run", "toy", "hi", "work"]);
 }
