@@ -112,8 +112,8 @@ impl<'j> JudgeRequests<'j> {
         let mut indices: HashMap<&str, usize> = HashMap::new();
         for (index, answer) in answers.iter().enumerate() {
             check(answer)?;
-            if indices.insert(&answer.question_id, index).is_some() {
-                return Err(about(answer, "comes twice"));
+            if let Some(first) = indices.insert(&answer.question_id, index) {
+                return Err(about(answer, format!("comes twice, in the answers {} and {}", first + 1, index + 1)));
             }
         }
         let mut all = Vec::new();
@@ -178,8 +178,8 @@ fn of_json(cause: serde_json::Error) -> Error {
     Error::invalid(cause.to_string())
 }
 
-fn about(answer: &ScoredAnswer, rule: &'static str) -> Error {
-    Error::invalid(rule).about(format!("question `{}`", answer.question_id))
+fn about(answer: &ScoredAnswer, rule: impl Into<String>) -> Error {
+    Error::invalid(rule.into()).about(format!("question `{}`", answer.question_id))
 }
 
 fn check(answer: &ScoredAnswer) -> Result<()> {

@@ -80,7 +80,7 @@ impl AskJudge {
         self.report.check(scored)?;
         let key = self.api_key_file.as_deref().map(read_key).transpose()?;
         let answers = read_scored(scored)?;
-        let requests = JudgeRequests::new(&judge, &answers)?;
+        let requests = JudgeRequests::new(&judge, &answers).about(scored.as_path())?;
         let options = JudgeOptions { model: self.model.clone() };
         let bodies = requests.bodies(&options)?;
         let mut log = ReplyLog::open(&self.out, &JudgeSetup::new(&judge, &options))?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use vidense::error::About as _;
 use vidense::eval::judge::{
     BatchLimits, JudgeOptions, JudgeReplies, JudgeRequests, UnjoinedReplies, judge_answers, open_judge, read_scored,
 };
@@ -39,7 +40,7 @@ impl WriteRequests {
         let judge = open_judge(judge)?;
         check_not_input(&self.out, [scored.as_path()])?;
         let answers = read_scored(scored)?;
-        let requests = JudgeRequests::new(&judge, &answers)?;
+        let requests = JudgeRequests::new(&judge, &answers).about(scored.as_path())?;
         let lines = requests.batch_lines(&JudgeOptions { model: self.model })?;
         let files = BatchLimits::OPEN_AI.split(&lines)?;
         for (number, file) in (1..).zip(&files) {
