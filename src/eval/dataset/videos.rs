@@ -1,8 +1,8 @@
 //! Look-up of a question's video below the data directory.
 //!
 //! A key is a file name with or without extension. It is tried as written, then with the extensions of the original
-//! scripts (.mp4 .avi .mov .mkv, and .webm .gif), each also with the prefix `v_` of ActivityNet. A key never leaves
-//! its directory.
+//! scripts (.mp4 .avi .mov .mkv, and .webm .gif), each also with the prefix `v_` of ActivityNet; a directory of frames
+//! only if there is no such file. A key never leaves its directory.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -48,15 +48,19 @@ impl VideoLookup {
         let dir = data.join(&self.dir);
         let file = name.file_name()?.to_string_lossy().into_owned();
         let stems = [file.clone(), format!("v_{file}")];
-        stems.iter().find_map(|stem| {
+        let candidates = stems.iter().flat_map(|stem| {
             let path = dir.join(name.with_file_name(stem));
-            let with = |extension: &&str| {
+            let with = |extension: &str| {
                 let mut name = path.clone().into_os_string();
                 name.push(format!(".{extension}"));
                 PathBuf::from(name)
             };
-            std::iter::once(path.clone()).chain(EXTENSIONS.iter().map(with)).find(|path| path.exists())
-        })
+            let with_extensions: Vec<PathBuf> = EXTENSIONS.iter().map(|extension| with(extension)).collect();
+            std::iter::once(path).chain(with_extensions)
+        });
+        let candidates: Vec<PathBuf> = candidates.collect();
+        let file = candidates.iter().find(|path| path.is_file());
+        file.or_else(|| candidates.iter().find(|path| path.exists())).cloned()
     }
 }
 
@@ -102,6 +106,8 @@ mod tests {
             assert_eq!(find(key), Some(dir.join(file)), "{key}");
         }
         assert_eq!(find("frames"), Some(dir.join("frames")));
+        std::fs::create_dir(dir.join("a")).expect("ours");
+        assert_eq!(find("a"), Some(dir.join("a.mp4")), "a file comes before a directory");
         for key in ["", "x", "../secret", "../secret.mp4", "/etc/passwd", "a/../../secret"] {
             assert_eq!(find(key), None, "{key}");
         }
