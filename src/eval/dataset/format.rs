@@ -1,6 +1,6 @@
 //! Choice of a format with its files, as a benchmark's description writes it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 
 use schemars::JsonSchema;
@@ -50,6 +50,9 @@ pub enum DatasetFormat {
     Questions(QuestionFiles),
 }
 
+/// Maximum number of files that a message about several of them names.
+const MAX_NAMED: usize = 3;
+
 impl DatasetFormat {
     /// Reads the questions below a data directory.
     ///
@@ -75,10 +78,7 @@ impl DatasetFormat {
             Self::Questions(files) => files.read(&directory)?,
         };
         found.files = directory.into_files();
-        let mut seen = HashSet::new();
-        if let Some(twice) = found.questions.iter().find(|question| !seen.insert(question.id.as_str())) {
-            return Err(Error::invalid("this id comes twice").about(format!("question `{}`", twice.id)).about(data));
-        }
+        check_ids(&found)?;
         if found.questions.is_empty() {
             return Err(Error::invalid("no questions").about(data));
         }
@@ -103,4 +103,19 @@ impl DatasetFormat {
             _ => true,
         }
     }
+}
+
+/// Refuses an id that comes twice, with the positions of both questions.
+fn check_ids(found: &DatasetQuestions) -> Result<()> {
+    let mut seen = HashMap::new();
+    for (number, question) in (1..).zip(&found.questions) {
+        if let Some(first) = seen.insert(question.id.as_str(), number) {
+            // Subtitles, which are read after the questions, are not named.
+            let named = found.files.iter().take(MAX_NAMED).map(|file| file.display().to_string());
+            let files = named.collect::<Vec<_>>().join(", ");
+            let rule = format!("the id `{}` comes twice", question.id);
+            return Err(Error::invalid(rule).about(format!("questions {first} and {number}")).about(files));
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
 //! LongVideoBench: a list (`id`, `video_path`, `question`, `candidates`, `correct_choice` as index, `duration_group`,
-//! `question_category`), or its Parquet with `option0` to `option4`, of which `N/A` are none.
+//! `question_category`), or its Parquet with `option0` to `option4`, of which the last may be `N/A`: no option.
 //!
 //! The test set has no `correct_choice`: its answers are written as a submission. Without `subtitles` a model is asked
 //! as lmms-eval's `longvideobench_val_v` asks video models; with them, as the benchmark's own loader and
@@ -29,6 +29,9 @@ pub struct LongVideoBenchFiles {
     pub subtitles: Option<PathBuf>,
 }
 
+/// Text of a column that has no option.
+const ABSENT: &str = "N/A";
+
 impl LongVideoBenchFiles {
     /// Reads the questions.
     pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
@@ -40,7 +43,7 @@ impl LongVideoBenchFiles {
     fn question(&self, data: &DatasetDirectory<'_>, row: &DatasetRow) -> Result<BenchmarkQuestion> {
         let texts = match row.value("candidates").is_some() {
             true => row.texts("candidates")?,
-            false => row.numbered("option")?.into_iter().take_while(|text| text != "N/A").collect(),
+            false => numbered_options(row)?,
         };
         let options = ChoiceOptions::lettered(texts).map_err(|error| row.locate(error))?;
         let reference = match row.value("correct_choice") {
@@ -72,4 +75,18 @@ fn timed_subtitles(dir: &Path, row: &DatasetRow) -> Result<TimedSubtitles> {
         |key: &str| -> Result<Seconds> { row.seconds(key)?.ok_or_else(|| row.error(format!("missing field `{key}`"))) };
     let (starts_at, duration) = (seconds("starting_timestamp_for_subtitles")?, seconds("duration")?);
     Ok(TimedSubtitles { file: dir.join(name), starts_at, duration })
+}
+
+/// Returns the texts of `option0`, ... without those at the end that are `N/A`.
+///
+/// # Errors
+/// An `N/A` before another option, with the column.
+fn numbered_options(row: &DatasetRow) -> Result<Vec<String>> {
+    let mut texts = row.numbered("option")?;
+    let n = texts.iter().rposition(|text| text != ABSENT).map_or(0, |last| last + 1);
+    texts.truncate(n);
+    match texts.iter().position(|text| text == ABSENT) {
+        Some(index) => Err(row.error(format!("`option{index}` is {ABSENT}, and `option{}` is not", n - 1))),
+        None => Ok(texts),
+    }
 }

@@ -3,7 +3,7 @@
 //! Multiple choice: the official table (`video` or `video_id`, `question`, `answer`, `qid`, `type`, `a0` to `a4`),
 //! IG-VLM's (`video_name`, `answer_number`, `question_id`, `question_type`), SlowFast-LLaVA's list (`candidates`,
 //! `answer_number`), lmms-eval's Parquet (`video`, `answer`, `a0` to `a4`). The official answer is an index, in some
-//! releases the option's text: a file whose answers are all indices is read as the first.
+//! releases the option's text: a file is read as what more of its answers are, and the others are refused.
 //!
 //! IntentQA has the same layouts: its own tables (`val.csv`, `test.csv`) are NExT-QA's official one with further columns,
 //! and IG-VLM's has the answers as texts.
@@ -90,14 +90,15 @@ pub(super) enum AnswerColumn {
 }
 
 impl AnswerColumn {
-    /// Returns the kind of the column `answer`: indices if all answers are indices of options.
+    /// Returns the kind of the column `answer`: texts if more answers are texts of options than indices of options.
     pub(super) fn of(rows: &[DatasetRow]) -> Self {
-        let is_index = |row: &DatasetRow| {
-            let answer = row.optional("answer").ok().flatten();
-            let index = answer.and_then(|answer| answer.trim().parse::<usize>().ok());
-            index.is_some_and(|index| row_options(row).is_ok_and(|options| index < options.len()))
-        };
-        if rows.iter().all(is_index) { Self::Index } else { Self::Text }
+        let (mut n_indices, mut n_texts) = (0, 0);
+        for row in rows {
+            let (Ok(Some(answer)), Ok(options)) = (row.optional("answer"), row_options(row)) else { continue };
+            n_indices += usize::from(answer.trim().parse::<usize>().is_ok_and(|index| index < options.len()));
+            n_texts += usize::from(options.position_of(answer).is_some());
+        }
+        if n_texts > n_indices { Self::Text } else { Self::Index }
     }
 
     /// Returns the right option of a row.

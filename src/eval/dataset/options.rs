@@ -23,11 +23,8 @@ impl ChoiceOptions {
     /// # Errors
     /// Fewer than two options or more than letters, with the number.
     pub fn lettered(texts: Vec<String>) -> Result<Self, Error> {
-        let n = texts.len();
-        if !(2..=MAX_OPTIONS).contains(&n) {
-            return Err(Error::invalid(format!("{n} options; expected 2 to {MAX_OPTIONS}")));
-        }
-        Ok(Self { labels: ('A'..='Z').take(n).collect(), texts, prefix: String::new() })
+        check_number(texts.len())?;
+        Ok(Self { labels: ('A'..='Z').take(texts.len()).collect(), texts, prefix: String::new() })
     }
 
     /// Makes options from texts such as `A. Apples`, whose labels become those of the options.
@@ -35,6 +32,7 @@ impl ChoiceOptions {
     /// # Errors
     /// A text without the letter of its position, or as [`Self::lettered`].
     pub fn from_labelled(texts: &[String]) -> Result<Self, Error> {
+        check_number(texts.len())?;
         let unlabelled = |(text, label): (&String, char)| {
             let rest = text.strip_prefix(label).and_then(|rest| rest.strip_prefix(['.', ')', ':']));
             let rule = || Error::invalid(format!("option `{text}` does not begin with `{label}.`"));
@@ -85,6 +83,14 @@ impl ChoiceOptions {
     }
 }
 
+/// Refuses fewer than two options or more than letters.
+fn check_number(n: usize) -> Result<(), Error> {
+    match (2..=MAX_OPTIONS).contains(&n) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("{n} options; expected 2 to {MAX_OPTIONS}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +105,8 @@ mod tests {
         assert_eq!(error, "option `C. y` does not begin with `B.`");
         let error = ChoiceOptions::lettered(texts(&["x"])).expect_err("one option").to_string();
         assert_eq!(error, "1 options; expected 2 to 26");
+        let many: Vec<String> = ('A'..='Z').map(|label| format!("{label}. x")).chain(["a. y".to_owned()]).collect();
+        let error = ChoiceOptions::from_labelled(&many).expect_err("27 options").to_string();
+        assert_eq!(error, "27 options; expected 2 to 26");
     }
 }

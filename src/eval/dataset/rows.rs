@@ -3,6 +3,7 @@
 //! Numbers keep their spelling, so an id is the same as an integer and as a text. Called by the readers of formats.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -77,7 +78,8 @@ pub(super) fn read_rows(path: &Path) -> Result<Vec<DatasetRow>> {
     match RecordFormat::from_path(path) {
         Some(RecordFormat::Table) => {
             let row = |(line, row)| DatasetRow::new(path, format!("line {line}"), row);
-            parse_table(&text, &["question"]).about(path)?.into_iter().map(row).collect()
+            let rows = parse_table(&text, &["question"]).about(path)?.into_iter().map(row);
+            Ok(with_empty_cells(rows.collect::<Result<_>>()?))
         }
         Some(RecordFormat::Json) => entries(path, parse_array(&text).about(path)?),
         Some(RecordFormat::Jsonl) => {
@@ -94,6 +96,17 @@ pub(super) fn read_rows(path: &Path) -> Result<Vec<DatasetRow>> {
             Err(error.about(path))
         }
     }
+}
+
+/// Adds the empty cells of a table's rows, which its parser leaves out, as null.
+fn with_empty_cells(mut rows: Vec<DatasetRow>) -> Vec<DatasetRow> {
+    let columns: BTreeSet<String> = rows.iter().flat_map(|row| row.fields.keys().cloned()).collect();
+    for row in &mut rows {
+        for column in &columns {
+            row.fields.entry(column.clone()).or_insert(Value::Null);
+        }
+    }
+    rows
 }
 
 fn entries(path: &Path, values: Vec<Value>) -> Result<Vec<DatasetRow>> {
@@ -219,12 +232,21 @@ impl DatasetRow {
             .ok_or_else(|| self.error(format!("`{key}`: invalid time `{text}`")))
     }
 
-    /// Returns the texts of `a0`, `a1`, ... as far as they are present.
+    /// Returns the texts of `a0`, `a1`, ...
+    ///
+    /// # Errors
+    /// An empty field, or a missing one before others.
     pub(super) fn numbered(&self, prefix: &str) -> Result<Vec<String>> {
-        let mut texts = Vec::new();
-        while let Some(text) = self.optional(&format!("{prefix}{}", texts.len()))? {
-            texts.push(text.to_owned());
-        }
-        Ok(texts)
+        let number = |key: &String| key.strip_prefix(prefix)?.parse::<usize>().ok();
+        let n = self.fields.keys().filter_map(number).max().map_or(0, |last| last + 1);
+        let text = |index: usize| {
+            let key = format!("{prefix}{index}");
+            match self.optional(&key)? {
+                Some(text) if !text.trim().is_empty() => Ok(text.to_owned()),
+                _ if self.fields.contains_key(&key) => Err(self.error(format!("`{key}` is empty"))),
+                _ => Err(self.error(format!("missing field `{key}` before `{prefix}{}`", n - 1))),
+            }
+        };
+        (0..n).map(text).collect()
     }
 }

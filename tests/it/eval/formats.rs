@@ -3,6 +3,7 @@
 use vidense::eval::benchmark::AnswerScorer;
 use vidense::eval::dataset::{BenchmarkQuestion, DatasetFormat, DatasetQuestions, QuestionReference};
 use vidense::units::Seconds;
+use vidense::video::Window;
 
 use super::Replica;
 
@@ -14,6 +15,10 @@ fn fields(question: &BenchmarkQuestion) -> (&str, String, &str, usize, QuestionR
 
 fn texts(of: &[&str]) -> QuestionReference {
     QuestionReference::Texts(of.iter().map(|&text| text.to_owned()).collect())
+}
+
+fn span(start: f64, end: f64) -> Window {
+    Window { start: Some(Seconds(start)), end: Some(Seconds(end)) }
 }
 
 #[test]
@@ -78,7 +83,7 @@ fn tables_of_multiple_choice_are_read_by_index_and_by_text() {
             r#"[{"task_name": "NExTQA", "video_name": "40.mp4", "question_id": "406", "question": "why?", "answer_number": 1, "candidates": ["a", "b", "c", "d", "e"], "answer": "b"}]"#,
         ),
         ("map.json", r#"{"40": "0101/40", "41": "0102/41"}"#),
-        ("bad.csv", "video,question,answer,qid,type,a0,a1\n1,why?,none,2,CW,x,y\n"),
+        ("bad.csv", "video,question,answer,qid,type,a0,a1\n1,why?,x,1,CW,x,y\n1,why?,none,2,CW,x,y\n"),
     ];
     let replica = Replica::new(&files);
     let choice = QuestionReference::Choice;
@@ -94,7 +99,7 @@ fn tables_of_multiple_choice_are_read_by_index_and_by_text() {
     let found = replica.read("intent_qa: { questions: intent_test.csv, videos: v }").unwrap();
     assert_eq!(fields(&found[0]), ("61_2", "v/61".into(), "why does he go near", 5, choice(2), "CW", ""));
     let error = replica.read("next_qa: { questions: bad.csv, videos: v }").unwrap_err();
-    assert_eq!(error, "bad.csv: line 2: the answer `none` is none of the options");
+    assert_eq!(error, "bad.csv: line 3: the answer `none` is none of the options");
 }
 
 #[test]
@@ -111,7 +116,7 @@ fn open_answers_have_second_references_and_grounded_ones_spans() {
     assert_eq!(found[1].reference, texts(&["no"]));
     let found = replica.read("next_gqa: { questions: gqa.csv, spans: gsub.json, videos: v }").unwrap();
     assert_eq!(found[0].reference, QuestionReference::Choice(1));
-    assert_eq!(found[0].spans.iter().map(ToString::to_string).collect::<Vec<_>>().len(), 1);
+    assert_eq!(found[0].spans, [span(8.9, 15.1)]);
 }
 
 #[test]
@@ -229,7 +234,7 @@ fn long_benchmarks_are_read_with_their_groups() {
     assert_eq!(fields(&test), ("video_1/4", "v/video_1".into(), "where?", 3, choice(2), "Descriptive", "Memory"));
     let rex = one("rextime: { questions: rex.json, answers: rex.jsonl, activitynet: anet, qvhighlights: qvh }");
     assert_eq!(fields(&rex), ("anet_val92", "anet/v_Z".into(), "what?", 2, choice(0), "", ""));
-    assert_eq!(rex.spans.len(), 1);
+    assert_eq!(rex.spans, [span(5.0, 8.0)]);
 }
 
 #[test]

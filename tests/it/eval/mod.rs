@@ -7,6 +7,7 @@ mod judge;
 mod matrix;
 mod parsers;
 mod resumed;
+mod rows;
 mod runs;
 mod subtitles;
 
