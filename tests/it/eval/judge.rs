@@ -362,7 +362,10 @@ fn answers_that_are_not_open_are_refused_by_name() {
     assert!(with(&|answer| answer.options = vec!["A. x".to_owned()]).starts_with("question `b`: has options"));
     assert!(with(&|answer| answer.answer.clear()).starts_with("question `b`: has no reference"));
     assert!(with(&|answer| answer.answer.push("z".to_owned())).starts_with("question `b`: has several references"));
-    assert_eq!(with(&|answer| answer.question_id = "a".to_owned()), "question `a`: comes twice, in the answers 1 and 2");
+    assert_eq!(
+        with(&|answer| answer.question_id = "a".to_owned()),
+        "question `a`: comes twice, in the answers 1 and 2"
+    );
 }
 
 #[test]

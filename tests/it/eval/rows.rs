@@ -9,7 +9,9 @@ fn a_missing_option_is_refused_by_its_row_and_column() {
     let header = "video,question,answer,qid,type,a0,a1,a2,a3\n";
     let table = |row: &str| format!("{header}1,why?,0,1,CW,r,g,b,y\n{row}\n");
     let list = |options: &str| {
-        format!(r#"[{{"id": "q", "q_uid": "q", "video_path": "x.mp4", "question": "?", "duration_group": 15, {options}}}]"#)
+        format!(
+            r#"[{{"id": "q", "q_uid": "q", "video_path": "x.mp4", "question": "?", "duration_group": 15, {options}}}]"#
+        )
     };
     let files = [
         ("gap.csv", table("1,why?,0,2,CW,r,g,,y")),

@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use regex::{Match, Regex};
 
 use super::patterns::{
-    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, DENIAL, DESCRIBED, END, EXCLUSION, INITIALS, LINE, LIST, MARKED, NAME, NEGATED,
-    NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, STATEMENT, WRONG,
+    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, DENIAL, DESCRIBED, END, EXCLUSION, INITIALS, LINE, LIST, MARKED,
+    NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, STATEMENT, WRONG,
 };
 use super::texts::{after_words, choice_words};
 use crate::eval::dataset::ChoiceOptions;
@@ -197,9 +197,8 @@ impl<'a> ChoiceAnswer<'a> {
             let is_rejected = is_match(&REJECTION, end) && !is_match(&PLURAL, end);
             (is_label && !is_rejected).then_some((index, end))
         };
-        let is_closed = |end: &str, index: usize| {
-            self.is_closed(end, index, LabelForm::Announced) || is_match(&LIST, end)
-        };
+        let is_closed =
+            |end: &str, index: usize| self.is_closed(end, index, LabelForm::Announced) || is_match(&LIST, end);
         find(&NEXT_AFTER_WORD, &|_, _| true).or_else(|| find(&NEXT_AFTER_SIGN, &is_closed))
     }
 

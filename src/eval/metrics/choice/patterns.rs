@@ -125,8 +125,7 @@ const REASONS: &str = concat!(
 );
 
 /// Text after a label that gives a reason, affirms it, excludes others, or opens another question.
-pub(super) static REASON: Pattern =
-    LazyLock::new(|| pattern(&format!(r"(?i)^,?\s+(?:{REASONS}|{AFFIRMATION})")));
+pub(super) static REASON: Pattern = LazyLock::new(|| pattern(&format!(r"(?i)^,?\s+(?:{REASONS}|{AFFIRMATION})")));
 
 /// The next label of a list, after a word: `or B`, `and option (C)`, `as well as D`.
 pub(super) static NEXT_AFTER_WORD: Pattern = LazyLock::new(|| {

@@ -8,9 +8,42 @@ use crate::eval::metrics::text::normalized_words;
 
 /// Words that turn an option's text into another statement.
 const NEGATIONS: [&str; 37] = [
-    "not", "never", "no", "none", "neither", "nor", "nothing", "nobody", "without", "rather", "instead", "incorrect",
-    "wrong", "false", "unlike", "except", "excluding", "than", "isnt", "arent", "doesnt", "dont", "didnt", "wasnt",
-    "werent", "cannot", "cant", "couldnt", "wouldnt", "shouldnt", "wont", "hasnt", "havent", "hadnt", "aint", "mustnt",
+    "not",
+    "never",
+    "no",
+    "none",
+    "neither",
+    "nor",
+    "nothing",
+    "nobody",
+    "without",
+    "rather",
+    "instead",
+    "incorrect",
+    "wrong",
+    "false",
+    "unlike",
+    "except",
+    "excluding",
+    "than",
+    "isnt",
+    "arent",
+    "doesnt",
+    "dont",
+    "didnt",
+    "wasnt",
+    "werent",
+    "cannot",
+    "cant",
+    "couldnt",
+    "wouldnt",
+    "shouldnt",
+    "wont",
+    "hasnt",
+    "havent",
+    "hadnt",
+    "aint",
+    "mustnt",
     "neednt",
 ];
 
@@ -95,9 +128,8 @@ impl ChoiceAnswer<'_> {
         }
         let found: Vec<usize> = (0..self.words.len()).filter(|&i| is_in(&self.words[i], &answer)).collect();
         // An option within another one that is mentioned, such as `cup` in `red cup`, is not the one that is meant.
-        let is_within = |i: usize, j: usize| {
-            self.words[j].len() > self.words[i].len() && has(&self.words[j], &self.words[i])
-        };
+        let is_within =
+            |i: usize, j: usize| self.words[j].len() > self.words[i].len() && has(&self.words[j], &self.words[i]);
         let meant = found.iter().copied().filter(|&i| !found.iter().any(|&j| is_within(i, j))).collect();
         let chosen = super::only(&meant).filter(|&index| is_plain(&self.words[index], &answer));
         chosen.filter(|&index| !self.names_another(index))
