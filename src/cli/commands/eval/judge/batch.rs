@@ -103,7 +103,7 @@ impl ReadReplies {
         check_not_input(&self.out, inputs)?;
         self.report.check(scored)?;
         let answers = read_scored(scored)?;
-        let requests = JudgeRequests::new(&judge, &answers)?;
+        let requests = JudgeRequests::new(&judge, &answers).about(scored.as_path())?;
         let replies = JudgeReplies::read(&self.replies, &requests.all)?;
         warn_of(
             &replies.to_other_answers,
