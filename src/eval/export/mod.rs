@@ -1,5 +1,6 @@
 //! Exports of a benchmark's questions for other programs: [`write_manifest`] for `vidense batch`, [`write_lmms_task`] for
-//! lmms-eval, [`write_dataset`] in the layout of Hugging Face. Called by `eval export`.
+//! lmms-eval, [`write_dataset`] in the layout of Hugging Face; and of an evaluation, [`write_lmms_samples`] as lmms-eval
+//! logs its own. Called by `eval export`.
 
 mod hugging_face;
 mod lmms_eval;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use hugging_face::write_dataset;
-pub use lmms_eval::write_lmms_task;
+pub use lmms_eval::{ExportedEvaluation, write_lmms_samples, write_lmms_task};
 pub use manifest::write_manifest;
 
 use super::benchmark::{BenchmarkSpec, BenchmarkTasks};
