@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Make the goldens of judges.
 
-    python3 make_judge.py CHECKOUT [OUT]
+    python3 make_judge.py VIDEO_CHATGPT TEMPCOMPASS MLVU [OUT]
 
-CHECKOUT is one of mbzuai-oryx/Video-ChatGPT (659e04b).
+Checkouts of mbzuai-oryx/Video-ChatGPT (659e04b), llyx97/TempCompass (e1b4631) and JUNJIE99/MLVU (fd060c1).
 
-- judge_prompts.json: the messages of each script of quantitative_evaluation, with the values below filled in.
+- judge_prompts.json: the messages of each script of their evaluations, with the values below filled in, and the scoring
+  points as Python writes their list.
 - judge_replies.json: replies of judges with the verdict that is meant (None: none), and what `ast.literal_eval` makes of
   the whole reply, as the scripts read it ("error" where it raises).
 """
@@ -22,8 +23,15 @@ SCRIPTS = {
 }
 VALUES = {
     "question": "who is {answer} to \"her\"?", "answer": "the man's\nson", "pred": "{question} \u00e9",
+    "choices": "What {prediction}?\nA. a\nB. b",
+    "scoring_points": ["plain", "the man's hat", 'he says "go"', "both ' and \"", "a\\b\tc", "\u00e9\u00a0\u2019"],
     "question1": "what is he doing?", "question2": "which {answer}?", "pred1": "running", "pred2": "he {runs}",
 }
+
+
+def value_of(node, path, names):
+    """Evaluate an expression of a script."""
+    return eval(compile(ast.Expression(node), str(path), "eval"), {}, dict(names))
 
 
 def messages(path):
@@ -31,7 +39,20 @@ def messages(path):
     calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "create"]
     (call,) = calls
     value = next(k.value for k in call.keywords if k.arg == "messages")
-    return eval(compile(ast.Expression(value), str(path), "eval"), {}, dict(VALUES))
+    return value_of(value, path, VALUES)
+
+
+def tempcompass(checkout):
+    """Return the messages about a caption."""
+    templates = {}
+    exec((checkout / "prompt_templates.py").read_text(), templates)
+    path = checkout / "eval_captioning.py"
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    (prompt,) = [n.value for n in nodes if isinstance(n, ast.Assign) and isinstance(n.value, ast.JoinedStr) and n.targets[0].id == "prompt"]
+    (data,) = [n for n in nodes if isinstance(n, ast.Dict) and any(getattr(k, "value", "") == "messages" for k in n.keys)]
+    names = {"base_prompt": templates["caption_evaluation_prompt"], "pred": {"prediction": VALUES["pred"]}, "id": 0, "dim": 0}
+    names["mc_questions"] = [[[{"question": VALUES["choices"]}]]]
+    return value_of(data, path, {"prompt": value_of(prompt, path, names)})["messages"]
 
 
 REPLIES = [
@@ -130,9 +151,13 @@ def literal(text):
 
 
 if __name__ == "__main__":
-    checkout = Path(sys.argv[1])
-    out = Path(sys.argv[2] if len(sys.argv) > 2 else Path(__file__).parent / "eval")
-    prompts = {name: messages(checkout / f"quantitative_evaluation/{script}.py") for name, script in SCRIPTS.items()}
+    chatgpt, temp_compass, mlvu = (Path(name) for name in sys.argv[1:4])
+    out = Path(sys.argv[4] if len(sys.argv) > 4 else Path(__file__).parent / "eval")
+    prompts = {name: messages(chatgpt / f"quantitative_evaluation/{script}.py") for name, script in SCRIPTS.items()}
+    prompts["tempcompass-captioning"] = tempcompass(temp_compass)
+    for name, script in [("mlvu-sub-scene", "evaluate_ssc"), ("mlvu-summary", "evaluate_summary")]:
+        prompts[name] = messages(mlvu / f"evaluation/generation_evaluation/{script}.py")
+    VALUES["rubric"] = str(VALUES["scoring_points"])
     (out / "judge_prompts.json").write_text(json.dumps({"values": VALUES, "messages": prompts}, indent=1) + "\n")
     rows = [{"reply": reply, "verdict": verdict, "python": literal(reply)} for reply, verdict in REPLIES]
     (out / "judge_replies.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

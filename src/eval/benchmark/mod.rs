@@ -22,6 +22,6 @@ pub use record::{
 };
 pub use results::{ScoredResults, check_results_prompt, read_answers};
 pub use scores::{AnswerScorer, AnswerStatus, BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table, score_table};
-pub use spec::{AverageOver, BenchmarkSpec, PublishedMetric, PublishedResult, read_benchmark};
+pub use spec::{AverageOver, BenchmarkSpec, PublishedMetric, PublishedResult, UNNAMED_JUDGE, read_benchmark};
 pub use submission::submission;
 pub use tasks::{BenchmarkTasks, BenchmarkVideo};

@@ -254,6 +254,7 @@ mod tests {
             question: "what?".to_owned(),
             options,
             reference: QuestionReference::Choice(right),
+            rubric: None,
             kind: String::new(),
             task: String::new(),
             spans: Vec::new(),

@@ -40,6 +40,9 @@ pub struct ScoredAnswer {
     pub options: Vec<String>,
     /// References in words; none for a question without a published answer.
     pub answer: Vec<String>,
+    /// Text that a judge scores by, beside the reference: scoring points, or a question with options.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rubric: Option<String>,
     /// Type.
     #[serde(rename = "type", default)]
     pub kind: String,
@@ -114,6 +117,7 @@ impl AnswerScorer<'_> {
             question: question.question.clone(),
             options: question.options.texts().to_vec(),
             answer,
+            rubric: question.rubric.clone(),
             kind: question.kind.clone(),
             task: question.task.clone(),
             weight: question.weight,

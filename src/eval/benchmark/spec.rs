@@ -17,6 +17,9 @@ use crate::error::Result;
 use crate::eval::dataset::{DatasetFormat, QuestionFiles};
 use crate::spec::{Document, SchemaNode, SpecProblem};
 
+/// Name in place of a judging model that a source does not name.
+pub const UNNAMED_JUDGE: &str = "unnamed";
+
 /// A split of a benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -69,9 +72,12 @@ pub struct PublishedResult {
     pub metric: PublishedMetric,
     /// Value, in percent; a judge's score in points.
     pub value: f64,
-    /// Judge and its version. Default: none.
+    /// Judging model with its version, or `unnamed` where the source does not name it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// Judge by whose prompt the answers were scored, a built-in one: `video-chatgpt-qa`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Paper and table.
     pub source: String,
 }
@@ -183,6 +189,7 @@ fn part<T: DeserializeOwned>(value: &Value, key: &str) -> Option<T> {
 fn rules(value: &Value) -> Vec<SpecProblem> {
     let mut problems = Vec::new();
     let format: Option<DatasetFormat> = part(value, "format");
+    problems.extend(format.iter().filter_map(DatasetFormat::broken_rule).map(|rule| SpecProblem::new("format", rule)));
     if let Some(prompt) = part::<BenchmarkPrompt>(value, "prompt") {
         prompt_rules(&prompt, format.as_ref(), &mut problems);
     }
@@ -206,6 +213,13 @@ fn rules(value: &Value) -> Vec<SpecProblem> {
                 "a judged metric without its judge"
             };
             problems.push(SpecProblem::new(&format!("published.{number}.judge"), rule));
+        }
+        if row.metric.is_judged() != row.prompt.is_some() {
+            let problem = SpecProblem::new(
+                &format!("published.{number}.prompt"),
+                "a judged metric has the judge's prompt, and no other",
+            );
+            problems.push(problem.hint("prompt: video-chatgpt-qa"));
         }
     }
     problems

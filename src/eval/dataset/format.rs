@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::DatasetDirectory;
 use super::{
-    DatasetQuestions, EgoSchemaFiles, LongVideoBenchFiles, MlvuFiles, MvBenchFiles, NextGqaFiles, NextQaFiles,
-    NextQaOpenFiles, PerceptionTestFiles, QuestionFiles, QuestionReference, RexTimeFiles, TempCompassFiles,
-    VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
+    DatasetQuestions, EgoSchemaFiles, LongVideoBenchFiles, MlvuFiles, MlvuGenerationFiles, MvBenchFiles, NextGqaFiles,
+    NextQaFiles, NextQaOpenFiles, PerceptionTestFiles, QuestionFiles, QuestionReference, RexTimeFiles,
+    TempCompassFiles, VcgBenchFiles, VideoMmeFiles, ZeroShotQaFiles,
 };
 use crate::error::{Error, Result};
 
@@ -36,9 +36,11 @@ pub enum DatasetFormat {
     VideoMme(VideoMmeFiles),
     /// MLVU, multiple choice.
     Mlvu(MlvuFiles),
+    /// MLVU, sub-scene captioning and video summary.
+    MlvuGeneration(MlvuGenerationFiles),
     /// LongVideoBench.
     LongVideoBench(LongVideoBenchFiles),
-    /// TempCompass: multiple choice, yes or no, caption matching.
+    /// TempCompass: multiple choice, yes or no, caption matching, captioning.
     TempCompass(TempCompassFiles),
     /// Perception Test, multiple choice.
     PerceptionTest(PerceptionTestFiles),
@@ -70,6 +72,7 @@ impl DatasetFormat {
             Self::Mvbench(files) => files.read(&directory)?,
             Self::VideoMme(files) => files.read(&directory)?,
             Self::Mlvu(files) => files.read(&directory)?,
+            Self::MlvuGeneration(files) => files.read(&directory)?,
             Self::LongVideoBench(files) => files.read(&directory)?,
             Self::TempCompass(files) => files.read(&directory)?,
             Self::PerceptionTest(files) => files.read(&directory)?,
@@ -98,9 +101,21 @@ impl DatasetFormat {
     /// Returns whether the questions have options.
     pub fn has_options(&self) -> bool {
         match self {
-            Self::ZeroShotQa(_) | Self::VcgBench(_) | Self::NextQaOpen(_) | Self::Questions(_) => false,
+            Self::ZeroShotQa(_)
+            | Self::VcgBench(_)
+            | Self::NextQaOpen(_)
+            | Self::MlvuGeneration(_)
+            | Self::Questions(_) => false,
             Self::TempCompass(files) => files.has_options(),
             _ => true,
+        }
+    }
+
+    /// Returns the rule between its keys that the format breaks, if it does.
+    pub(in crate::eval) fn broken_rule(&self) -> Option<&'static str> {
+        match self {
+            Self::TempCompass(files) => files.broken_rule(),
+            _ => None,
         }
     }
 }

@@ -1,8 +1,7 @@
 //! MLVU, multiple choice: one list a task (`video`, `question`, `candidates`, `answer` as text, `question_type`).
 //!
 //! The lists of the test set have `question_id` and no answer; their answers are written as a submission. The
-//! generation tasks (`8_sub_scene.json`, `9_summary.json`) have no candidates, are scored by a judge, and are refused
-//! here.
+//! generation tasks (`8_sub_scene.json`, `9_summary.json`) have no candidates, and are read by `mlvu_generation`.
 
 use std::path::PathBuf;
 
@@ -57,7 +56,7 @@ impl MlvuTask {
     fn question(&self, number: usize, row: &DatasetRow) -> Result<BenchmarkQuestion> {
         if row.value("candidates").is_none() {
             let error = Error::invalid("no candidates: a generation task, which needs a judge");
-            return Err(row.locate(error.with_hint("leave this list out")));
+            return Err(row.locate(error.with_hint("the format `mlvu_generation`")));
         }
         let options = row.options("candidates")?;
         let reference = match row.optional("answer")? {

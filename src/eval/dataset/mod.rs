@@ -8,6 +8,7 @@ mod ego_schema;
 mod format;
 mod long_video_bench;
 mod mlvu;
+mod mlvu_generation;
 mod mvbench;
 mod next_gqa;
 mod next_qa;
@@ -35,6 +36,7 @@ pub use ego_schema::EgoSchemaFiles;
 pub use format::DatasetFormat;
 pub use long_video_bench::LongVideoBenchFiles;
 pub use mlvu::{MlvuFiles, MlvuTask};
+pub use mlvu_generation::MlvuGenerationFiles;
 pub use mvbench::{MvBenchFiles, MvBenchTask};
 pub use next_gqa::NextGqaFiles;
 pub use next_qa::{NextQaFiles, NextQaOpenFiles};
@@ -78,6 +80,8 @@ pub struct BenchmarkQuestion {
     pub options: ChoiceOptions,
     /// Reference.
     pub reference: QuestionReference,
+    /// Text that a judge scores by, beside the reference: scoring points, or a question with options.
+    pub rubric: Option<String>,
     /// Type of the question, by which scores are grouped.
     pub kind: String,
     /// Task, over which scores are averaged.
@@ -105,6 +109,7 @@ impl BenchmarkQuestion {
             question: question.to_owned(),
             options: ChoiceOptions::default(),
             reference: QuestionReference::Texts(vec![reference.to_owned()]),
+            rubric: None,
             kind: String::new(),
             task: String::new(),
             spans: Vec::new(),

@@ -1,13 +1,14 @@
 //! TempCompass: an object from video to temporal aspect to questions with answers, one file a task.
 //!
 //! Options stand in the question's text, a line each: `A. ...` in multiple choice, `Option 1: ...`, `Sentence A: ...`
-//! or `Caption A: ...` in caption matching; the answer is such a line. Captioning is scored by a judge, and refused.
+//! or `Caption A: ...` in caption matching; the answer is such a line. A caption is scored by a judge, which is given the
+//! first multiple-choice question about the same video and aspect: it is the rubric, its answer the reference.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::rows::{DatasetDirectory, DatasetRow, read_object};
 use super::{BenchmarkQuestion, ChoiceOptions, DatasetQuestions, QuestionReference, VideoLookup};
@@ -21,6 +22,9 @@ pub struct TempCompassFiles {
     pub questions: PathBuf,
     /// Task of the file.
     pub task: TempCompassTask,
+    /// Multiple-choice questions by which a judge scores captions: `questions/multi-choice.json`. Of captioning alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<PathBuf>,
     /// Directory of the videos.
     pub videos: PathBuf,
 }
@@ -35,32 +39,42 @@ pub enum TempCompassTask {
     YesNo,
     /// Choice of the caption that fits.
     CaptionMatching,
+    /// Captions, scored by a judge.
+    Captioning,
 }
 
 impl TempCompassFiles {
     /// Returns whether the questions have options.
     pub(super) fn has_options(&self) -> bool {
-        self.task != TempCompassTask::YesNo
+        matches!(self.task, TempCompassTask::MultiChoice | TempCompassTask::CaptionMatching)
+    }
+
+    /// Returns the rule that the keys break, if they do.
+    pub(super) fn broken_rule(&self) -> Option<&'static str> {
+        match (self.task == TempCompassTask::Captioning, self.choices.is_some()) {
+            (true, false) => Some("captioning needs `choices`, the multiple-choice questions of its judge"),
+            (false, true) => Some("`choices` is of captioning alone"),
+            _ => None,
+        }
     }
 
     /// Reads the questions.
     pub(super) fn read(&self, data: &DatasetDirectory<'_>) -> Result<DatasetQuestions> {
+        let choices = self.choices.as_ref().map(|file| ChoiceFile::read(&data.file(file))).transpose()?;
         let path = data.file(&self.questions);
         let mut found = DatasetQuestions::default();
         for (video, aspects) in read_object(&path)? {
-            let Value::Object(aspects) = aspects else {
-                return Err(Error::invalid("not an object of aspects").about(video).about(&path));
-            };
-            for (aspect, questions) in aspects {
-                let Value::Array(questions) = questions else {
-                    return Err(Error::invalid("not a list of questions").about(aspect).about(video).about(&path));
-                };
-                for (number, value) in questions.into_iter().enumerate() {
-                    let id = format!("{video}/{aspect}/{number}");
-                    let row = DatasetRow::new(&path, format!("`{id}`"), value)?;
+            for (aspect, rows) in aspects_of(&path, &video, aspects)? {
+                for (number, row) in rows.iter().enumerate() {
                     let lookup = VideoLookup::new(&self.videos, video.clone());
-                    let question = self.question(&row, BenchmarkQuestion::open(id, lookup, "", ""))?;
-                    found.questions.push(BenchmarkQuestion { kind: aspect.clone(), ..question });
+                    let question = BenchmarkQuestion::open(format!("{video}/{aspect}/{number}"), lookup, "", "");
+                    let question = match &choices {
+                        Some(choices) => {
+                            choices.caption(row, BenchmarkQuestion { kind: aspect.clone(), ..question })?
+                        }
+                        None => self.question(row, BenchmarkQuestion { kind: aspect.clone(), ..question })?,
+                    };
+                    found.questions.push(question);
                 }
             }
         }
@@ -86,6 +100,54 @@ impl TempCompassFiles {
         let mark = if self.task == TempCompassTask::MultiChoice { '.' } else { ':' };
         question.options = options(row, &lines, mark)?;
         question.reference = QuestionReference::Choice(right);
+        Ok(question)
+    }
+}
+
+/// Reads the rows of each aspect of a video.
+fn aspects_of(path: &Path, video: &str, aspects: Value) -> Result<Vec<(String, Vec<DatasetRow>)>> {
+    let Value::Object(aspects) = aspects else {
+        return Err(Error::invalid("not an object of aspects").about(video.to_owned()).about(path));
+    };
+    let mut read = Vec::new();
+    for (aspect, questions) in aspects {
+        let Value::Array(questions) = questions else {
+            return Err(Error::invalid("not a list of questions").about(aspect).about(video.to_owned()).about(path));
+        };
+        let row = |(number, value)| DatasetRow::new(path, format!("`{video}/{aspect}/{number}`"), value);
+        let rows = (0..).zip(questions).map(row).collect::<Result<_>>()?;
+        read.push((aspect, rows));
+    }
+    Ok(read)
+}
+
+/// Multiple-choice questions by which captions are judged.
+struct ChoiceFile {
+    path: PathBuf,
+    videos: Map<String, Value>,
+}
+
+impl ChoiceFile {
+    fn read(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), videos: read_object(path)? })
+    }
+
+    /// Fills in the question of a caption, and the first multiple-choice question about its video and aspect, whose
+    /// options are lines `A. ...`, of which one is the answer.
+    fn caption(&self, row: &DatasetRow, mut question: BenchmarkQuestion) -> Result<BenchmarkQuestion> {
+        question.question = row.text("question")?.to_owned();
+        let video = question.id.split('/').next().unwrap_or_default();
+        let first = self.videos.get(video).and_then(|aspects| aspects.get(&question.kind)?.get(0));
+        let first = first.ok_or_else(|| row.error(format!("no question about it in {}", self.path.display())))?;
+        let choice = DatasetRow::new(&self.path, format!("`{video}/{}/0`", question.kind), first.clone())?;
+        let (text, answer) = (choice.text("question")?, choice.text("answer")?);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        options(&choice, &lines, '.')?;
+        if !lines.contains(&answer) {
+            return Err(choice.error(format!("the answer `{answer}` is none of the options")));
+        }
+        question.rubric = Some(text.to_owned());
+        question.reference = QuestionReference::Texts(vec![answer.to_owned()]);
         Ok(question)
     }
 }

@@ -1,45 +1,74 @@
 //! Published results that compare with judged answers.
 //!
-//! Judges differ by more than models do, so a result stands beside a score only if everything is equal that is known:
-//! the whole split, a reply to every request, the built-in judge as it is, and the judging model by its full name.
+//! Judges differ by more than models do (versions of one by up to 11 points on the same answers, FreeVA, arXiv
+//! 2405.07798), so a result stands beside a score only if everything is equal that is known: the whole split, a reply to
+//! every request, the built-in judge as it is, and the judging model by its full name. Others are counted by cause.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::judged::JudgedAnswer;
-use super::spec::{BUILT_IN_JUDGES, open_judge};
 use super::table::{JudgeCounts, JudgeTable};
-use crate::eval::benchmark::{AnswerStatus, BenchmarkSpec, PublishedResult};
+use crate::eval::benchmark::{AnswerStatus, BenchmarkSpec, PublishedResult, UNNAMED_JUDGE};
 
-/// Published results that compare, or the cause that none does.
+/// Published results that compare, and the causes that others do not.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ComparableResults<'b> {
-    /// Results of the same split and metric by the same judging model.
-    pub published: Vec<&'b PublishedResult>,
+pub struct ComparableResults {
+    /// Results of the same split and metric by the same prompt and judging model.
+    pub published: Vec<PublishedResult>,
     /// Cause that no result compares.
     pub obstacle: Option<String>,
+    /// Results by this judge's prompt that do not compare, by cause.
+    pub left_out: BTreeMap<String, usize>,
+}
+
+impl ComparableResults {
+    /// Describes the results that are left out.
+    pub fn shown_left_out(&self) -> Option<String> {
+        let n: usize = self.left_out.values().sum();
+        let causes: Vec<String> = self.left_out.iter().map(|(cause, n)| format!("{n} {cause}")).collect();
+        (n > 0).then(|| format!("{n} published results are left out: {}", causes.join("; ")))
+    }
 }
 
 impl JudgeTable {
-    /// Returns the published results of a split that compare with the answers of this table.
-    pub fn comparable<'b>(&self, benchmark: &'b BenchmarkSpec, answers: &[JudgedAnswer]) -> ComparableResults<'b> {
+    /// Chooses the published results of a split that compare with the answers of this table.
+    pub fn comparable(&self, benchmark: &BenchmarkSpec, answers: &[JudgedAnswer]) -> ComparableResults {
         let obstacle = obstacle_of_answers(benchmark, answers).or_else(|| self.obstacle_of_judge(answers));
-        let is_comparable = |row: &&PublishedResult| {
-            row.split == benchmark.split
-                && self.metrics.iter().any(|metric| row.metric.is_judged() && metric == row.metric.name())
-                && row.judge.as_ref().is_some_and(|model| self.models.contains(model))
-        };
-        let rows = benchmark.published.iter().filter(|_| obstacle.is_none());
-        ComparableResults { published: rows.filter(is_comparable).collect(), obstacle }
+        let mut compared = ComparableResults { obstacle, ..ComparableResults::default() };
+        let of_prompt = |row: &&PublishedResult| row.prompt.as_ref() == Some(&self.identity.judge);
+        for row in benchmark.published.iter().filter(of_prompt) {
+            let obstacle = compared.obstacle.as_ref().map(|obstacle| format!("because of these answers ({obstacle})"));
+            match self.difference(row, benchmark).or(obstacle) {
+                Some(cause) => *compared.left_out.entry(cause).or_default() += 1,
+                None => compared.published.push(row.clone()),
+            }
+        }
+        compared
+    }
+
+    /// Returns how a result differs from one of this split, these metrics and this judging model.
+    fn difference(&self, row: &PublishedResult, benchmark: &BenchmarkSpec) -> Option<String> {
+        let judge = row.judge.as_deref().unwrap_or(UNNAMED_JUDGE);
+        if row.split != benchmark.split {
+            Some(format!("of the split {}", row.split))
+        } else if !self.metrics.iter().any(|metric| metric == row.metric.name()) {
+            Some(format!("of the metric {}", row.metric.name()))
+        } else if judge == UNNAMED_JUDGE {
+            Some("judged by a model that the source does not name".to_owned())
+        } else if !self.identity.models.contains(judge) {
+            Some(format!("judged by {judge}"))
+        } else {
+            None
+        }
     }
 
     /// Returns why the replies are not those of a paper's judge.
     fn obstacle_of_judge(&self, answers: &[JudgedAnswer]) -> Option<String> {
         let JudgeCounts { missing, failed, duplicate, .. } = self.counts;
-        let built_in = BUILT_IN_JUDGES.iter().find(|(name, _)| *name == self.judge);
-        let hash = built_in.and_then(|(name, _)| open_judge(name).ok()).map(|judge| judge.hash());
+        let hash = self.identity.built_in().map(|judge| judge.hash());
         let is_built_in = |answer: &JudgedAnswer| Some(&answer.judge.judge_hash) == hash.as_ref();
         let n_without = missing + failed + duplicate;
-        let models: Vec<&str> = self.models.iter().map(String::as_str).collect();
+        let models: Vec<&str> = self.identity.models.iter().map(String::as_str).collect();
         let has_unnamed = answers.iter().any(|answer| answer.judge.model.is_none() && !answer.judge.replies.is_empty());
         if n_without > 0 {
             Some(format!("{n_without} questions were sent and have no single reply"))
@@ -48,7 +77,10 @@ impl JudgeTable {
         } else if models.len() > 1 {
             Some(format!("replies of several models: {}", models.join(", ")))
         } else if !answers.iter().all(is_built_in) {
-            Some(format!("`{}` is not a built-in judge with the prompt, scores and sampling of a paper", self.judge))
+            Some(format!(
+                "`{}` is not a built-in judge with the prompt, scores and sampling of a paper",
+                self.identity.judge
+            ))
         } else {
             None
         }

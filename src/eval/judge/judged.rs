@@ -1,8 +1,8 @@
 //! Judged answers: the join of answers and replies, their scores, and the recount of kept replies.
 //!
-//! A line is a [`ScoredAnswer`] with two further scores, `judge_accuracy` (1 if the judge accepts the answer) and
-//! `judge_score` (the score over the judge's maximum, so between 0 and 1), and with a [`JudgeRecord`]. Questions
-//! without a verdict score 0.
+//! A line is a [`ScoredAnswer`] with further scores and a [`JudgeRecord`]: `judge_accuracy` is 1 if the judge accepts the
+//! answer, `judge_score` is its score over the highest one, so between 0 and 1; a judge of several scores gives the share
+//! of their sum, and that of each as `judge_<key>`. Questions without a verdict score 0.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,16 +10,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::replies::{JudgeReplies, RequestReplies, read_lines};
+use super::price::TokenPrices;
+use super::replies::{JudgeReplies, RequestReplies, TokenUsage, read_lines};
 use super::requests::JudgeRequests;
-use super::spec::{JudgeSpec, VerdictKind};
-use super::verdict::{JudgeVerdict, parse_verdict};
+use super::spec::{JUDGE_ACCURACY, JUDGE_PREFIX, JUDGE_SCORE, JudgeSpec};
+use super::verdict::parse_verdict;
 use crate::error::{Error, Result};
 use crate::eval::benchmark::ScoredAnswer;
-
-/// Names of a judge's scores.
-pub(super) const JUDGE_ACCURACY: &str = "judge_accuracy";
-pub(super) const JUDGE_SCORE: &str = "judge_score";
 
 /// Outcome of judging a question. All but `Judged` score 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,15 +47,22 @@ pub struct JudgeRecord {
     pub temperature: f64,
     /// Hash of the prompt.
     pub prompt_hash: String,
-    /// Highest score of the judge.
+    /// Highest score of each of the judge's keys; 1 of a judge that only accepts.
     pub max_score: f64,
     /// Hash of the judge's description, [`JudgeSpec::hash`].
     pub judge_hash: String,
+    /// Id of the request, which the two questions of a pair share.
+    pub custom_id: String,
+    /// Tokens of the request's replies.
+    pub usage: TokenUsage,
+    /// Price of these tokens, if prices were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<f64>,
     /// Replies as the judge gave them: one, or several for a duplicate.
     pub replies: Vec<String>,
     /// Verdict `yes` or `no`, of a judge that gives one.
     pub pred: Option<String>,
-    /// Score, from 0 to the judge's maximum.
+    /// Score in points, the sum of several; none of a judge that only accepts.
     pub score: Option<f64>,
     /// Outcome.
     pub status: JudgeStatus,
@@ -157,7 +161,7 @@ pub struct JudgedAnswer {
 pub fn read_scored(path: &Path) -> Result<Vec<ScoredAnswer>> {
     let mut answers = Vec::new();
     read_lines(path, &mut |mut answer: ScoredAnswer| {
-        answer.scores.retain(|name, _| ![JUDGE_ACCURACY, JUDGE_SCORE].contains(&name.as_str()));
+        answer.scores.retain(|name, _| !name.starts_with(JUDGE_PREFIX));
         answers.push(answer);
         Ok(())
     })?;
@@ -178,6 +182,13 @@ pub fn read_judged(path: &Path) -> Result<Vec<JudgedAnswer>> {
         Ok(())
     })?;
     if answers.is_empty() { Err(Error::invalid("no judged answers").about(path)) } else { Ok(answers) }
+}
+
+/// Sets the prices of the replies to answers.
+pub fn price_replies(answers: &mut [JudgedAnswer], prices: TokenPrices) {
+    for answer in answers {
+        answer.judge.price = Some(prices.of(answer.judge.usage));
+    }
 }
 
 /// Joins answers with the replies to their requests, and scores. Every answer is in the result, in the given order.
@@ -202,8 +213,11 @@ pub fn judge_answers(
             model: received.replies.first().and_then(|reply| reply.model.clone()),
             temperature: judge.temperature,
             prompt_hash: prompt_hash.clone(),
-            max_score: judge.max_score,
+            max_score: judge.highest(),
             judge_hash: judge_hash.clone(),
+            custom_id: request.custom_id.clone(),
+            usage: received.usage(),
+            price: None,
             replies: received.replies.iter().map(|reply| reply.text.clone()).collect(),
             pred: None,
             score: None,
@@ -230,7 +244,7 @@ pub fn recount(judge: &JudgeSpec, answers: &mut [JudgedAnswer]) -> Result<usize>
         model: None,
         temperature: judge.temperature,
         prompt_hash: judge.prompt_hash(),
-        max_score: judge.max_score,
+        max_score: judge.highest(),
         judge_hash: judge.hash(),
     };
     let mut n_changed = 0;
@@ -249,10 +263,11 @@ impl JudgedAnswer {
     /// Sets verdict and scores by the kept replies. Without a reply the status stays as it is.
     fn settle(&mut self, judge: &JudgeSpec) {
         let record = &mut self.judge;
+        let reference = self.answer.answer.first().map_or("", String::as_str);
         let verdict = match &record.replies[..] {
             [] => None,
             [reply] => {
-                let verdict = parse_verdict(judge, reply);
+                let verdict = parse_verdict(judge, reply, reference);
                 record.status = if verdict.is_some() { JudgeStatus::Judged } else { JudgeStatus::Unparsed };
                 verdict
             }
@@ -261,13 +276,21 @@ impl JudgedAnswer {
                 None
             }
         };
-        let accepted = verdict.and_then(|verdict| verdict.is_accepted);
+        let accepted = verdict.as_ref().and_then(|verdict| verdict.is_accepted);
         record.pred = accepted.map(|is_accepted| if is_accepted { "yes" } else { "no" }.to_owned());
-        record.score = verdict.map(|JudgeVerdict { score, .. }| score);
+        record.score = verdict.as_ref().and_then(|verdict| verdict.score());
         let scores = &mut self.answer.scores;
-        if judge.verdict == VerdictKind::YesNoAndScore {
+        if judge.accepts() {
             scores.insert(JUDGE_ACCURACY.to_owned(), f64::from(u8::from(accepted == Some(true))));
         }
-        scores.insert(JUDGE_SCORE.to_owned(), record.score.unwrap_or(0.0) / judge.max_score);
+        let keys = judge.score_keys();
+        if !keys.is_empty() {
+            let highest = judge.highest() * keys.len() as f64;
+            scores.insert(JUDGE_SCORE.to_owned(), record.score.unwrap_or(0.0) / highest);
+        }
+        for (index, key) in keys.iter().enumerate().filter(|_| keys.len() > 1) {
+            let score = verdict.as_ref().and_then(|verdict| verdict.scores.get(index)).copied().unwrap_or(0.0);
+            scores.insert(format!("{JUDGE_PREFIX}{key}"), score / judge.highest());
+        }
     }
 }

@@ -159,6 +159,13 @@ fn words_of_error(error: &Value) -> String {
 }
 
 impl RequestReplies {
+    /// Returns the tokens of the replies.
+    pub(super) fn usage(&self) -> TokenUsage {
+        let mut usage = TokenUsage::default();
+        self.replies.iter().for_each(|reply| usage += reply.usage);
+        usage
+    }
+
     /// Adds the outcome of a line. Equal texts of one model are one reply, and a reply makes up for failures.
     ///
     /// # Errors
@@ -239,13 +246,6 @@ impl JudgeReplies {
 
     pub(super) fn get(&self, custom_id: &str) -> Option<&RequestReplies> {
         self.by_id.get(custom_id)
-    }
-
-    /// Returns the tokens of all replies.
-    pub fn usage(&self) -> TokenUsage {
-        let mut usage = TokenUsage::default();
-        self.by_id.values().flat_map(|request| &request.replies).for_each(|reply| usage += reply.usage);
-        usage
     }
 }
 

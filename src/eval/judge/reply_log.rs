@@ -50,6 +50,9 @@ pub struct JudgeSetup {
     pub max_tokens: usize,
     /// Seed.
     pub seed: Option<u64>,
+    /// Presence penalty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
 }
 
 impl JudgeSetup {
@@ -63,6 +66,7 @@ impl JudgeSetup {
             temperature: judge.temperature,
             max_tokens: judge.max_tokens,
             seed: judge.seed,
+            presence_penalty: judge.presence_penalty,
         }
     }
 }
@@ -138,6 +142,11 @@ impl ReplyLog {
         })?;
         self.by_request.entry((line.custom_id.clone(), hash)).or_default().add(&line)
     }
+}
+
+/// Returns whether a directory has a log of replies.
+pub(super) fn is_begun(dir: &Path) -> bool {
+    dir.join(SETUP).is_file() && dir.join(REPLIES).is_file()
 }
 
 fn lock_file(file: &File, path: &Path) -> Result<()> {

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::spec::{ANSWER, JudgeSpec, PAIR, SINGLE};
+use super::option::label_of;
+use super::spec::{ANSWER, JudgeSpec, PAIR, RUBRIC, SINGLE, VerdictKind};
 use crate::error::{Error, Result};
 use crate::eval::benchmark::{ScoredAnswer, fill};
 
@@ -35,6 +36,8 @@ struct ChatBody<'a> {
     messages: Vec<ChatMessage<'a>>,
     temperature: f64,
     max_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
 }
@@ -107,11 +110,11 @@ impl<'j> JudgeRequests<'j> {
     ///
     /// # Errors
     /// A question with options, without a reference or with several; an id that comes twice; for a judge of pairs, a
-    /// question without the other one of its pair.
+    /// question without the other one of its pair; a question without the rubric or the option that the judge needs.
     pub fn new(judge: &'j JudgeSpec, answers: &[ScoredAnswer]) -> Result<Self> {
         let mut indices: HashMap<&str, usize> = HashMap::new();
         for (index, answer) in answers.iter().enumerate() {
-            check(answer)?;
+            check(judge, answer)?;
             if let Some(first) = indices.insert(&answer.question_id, index) {
                 return Err(about(answer, format!("comes twice, in the answers {} and {}", first + 1, index + 1)));
             }
@@ -169,6 +172,7 @@ fn body_of(judge: &JudgeSpec, user: &str, model: Option<&str>) -> Result<String>
         messages: system.into_iter().chain([ChatMessage { role: "user", content: user }]).collect(),
         temperature: judge.temperature,
         max_tokens: judge.max_tokens,
+        presence_penalty: judge.presence_penalty,
         seed: judge.seed,
     };
     serde_json::to_string(&body).map_err(of_json)
@@ -182,12 +186,19 @@ fn about(answer: &ScoredAnswer, rule: impl Into<String>) -> Error {
     Error::invalid(rule.into()).about(format!("question `{}`", answer.question_id))
 }
 
-fn check(answer: &ScoredAnswer) -> Result<()> {
+fn check(judge: &JudgeSpec, answer: &ScoredAnswer) -> Result<()> {
     let open = "judges score open answers with one published reference";
-    match answer.answer.len() {
+    match &answer.answer[..] {
         _ if !answer.options.is_empty() => Err(about(answer, "has options").with_hint(open)),
-        0 => Err(about(answer, "has no reference").with_hint(open)),
-        1 => Ok(()),
+        [] => Err(about(answer, "has no reference").with_hint(open)),
+        [_] if judge.user.contains(RUBRIC) && answer.rubric.is_none() => {
+            let hint = "a judge of TempCompass's captions or MLVU's sub-scenes scores answers of that benchmark";
+            Err(about(answer, "has no rubric").with_hint(hint))
+        }
+        [reference] if judge.verdict == VerdictKind::Choice && label_of(reference).is_none() => {
+            Err(about(answer, "has a reference that is no option").with_hint("a reference `B. text`"))
+        }
+        [_] => Ok(()),
         _ => Err(about(answer, "has several references").with_hint(open)),
     }
 }
@@ -224,6 +235,8 @@ fn user_text(judge: &JudgeSpec, answers: &[&ScoredAnswer]) -> Option<String> {
     };
     let mut values: Vec<(&str, String)> = of_questions.iter().copied().zip(questions).collect();
     values.extend(of_predictions.iter().copied().zip(predictions));
-    values.push((ANSWER, answers.first()?.answer.first()?.trim().to_owned()));
+    let first = answers.first()?;
+    values.push((ANSWER, first.answer.first()?.trim().to_owned()));
+    values.extend(first.rubric.clone().map(|rubric| (RUBRIC, rubric)));
     Some(fill(&judge.user, &values))
 }

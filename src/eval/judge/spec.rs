@@ -7,8 +7,8 @@ use std::path::Path;
 
 use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::spec_rules::rules;
 use crate::choice::nearest;
 use crate::error::{Error, Result};
 use crate::spec::{Document, SchemaNode, SpecProblem};
@@ -18,8 +18,11 @@ pub(super) const SINGLE: [&str; 2] = ["{question}", "{prediction}"];
 /// Placeholders of a prompt about a pair of questions.
 pub(super) const PAIR: [&str; 4] = ["{question_1}", "{question_2}", "{prediction_1}", "{prediction_2}"];
 pub(super) const ANSWER: &str = "{answer}";
-/// Maximum number of characters of a name, which is a part of each request's id.
-const MAX_NAME: usize = 40;
+pub(super) const RUBRIC: &str = "{rubric}";
+/// Names of a judge's scores; those of several scores are `judge_` and the key.
+pub(super) const JUDGE_PREFIX: &str = "judge_";
+pub(super) const JUDGE_ACCURACY: &str = "judge_accuracy";
+pub(super) const JUDGE_SCORE: &str = "judge_score";
 
 macro_rules! built_in {
     ($name:literal) => {
@@ -28,13 +31,16 @@ macro_rules! built_in {
 }
 
 /// Judges that are part of the program: name and description.
-pub const BUILT_IN_JUDGES: [(&str, &str); 6] = [
+pub const BUILT_IN_JUDGES: [(&str, &str); 9] = [
     built_in!("video-chatgpt-qa"),
     built_in!("video-chatgpt-correctness"),
     built_in!("video-chatgpt-detail"),
     built_in!("video-chatgpt-context"),
     built_in!("video-chatgpt-temporal"),
     built_in!("video-chatgpt-consistency"),
+    built_in!("tempcompass-captioning"),
+    built_in!("mlvu-sub-scene"),
+    built_in!("mlvu-summary"),
 ];
 
 /// Parts of a judge's verdict.
@@ -45,6 +51,11 @@ pub enum VerdictKind {
     YesNoAndScore,
     /// `{'score': 4}`.
     Score,
+    /// Several scores, whose sum is that of the answer: `{'score_accuracy': 3.5, 'score_relevance': 5}`.
+    Scores,
+    /// An option: a line `Answer: B. text`, or `Answer: None of the choices are correct`. The answer is accepted if the
+    /// option is the reference, which begins with its label.
+    Choice,
 }
 
 /// A judge.
@@ -58,18 +69,34 @@ pub struct JudgeSpec {
     /// System text. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// Text of the turn, with the placeholders `{question}`, `{answer}`, `{prediction}`; for pairs of questions with
-    /// one reference `{question_1}`, `{question_2}`, `{answer}`, `{prediction_1}`, `{prediction_2}`.
+    /// Abbreviation of the score in papers. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abbreviation: Option<String>,
+    /// Text of the turn, with the placeholders `{prediction}` and `{answer}` (the reference) or `{rubric}` (scoring
+    /// points, or a question with options), and `{question}` where the judge is told it; for pairs of questions with one
+    /// reference `{question_1}`, `{question_2}`, `{answer}`, `{prediction_1}`, `{prediction_2}`.
     pub user: String,
     /// Kind of verdict.
     pub verdict: VerdictKind,
-    /// Highest score; the lowest is 0.
+    /// Keys of the verdict `scores`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<String>,
+    /// Lowest score. Default: `0`.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1000.0))]
+    pub min_score: f64,
+    /// Highest score, of each key; none for the verdict `choice`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1.0, max = 1000.0))]
-    pub max_score: f64,
+    pub max_score: Option<f64>,
     /// Temperature of the judge. Default: `0`.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 2.0))]
     pub temperature: f64,
+    /// Presence penalty, for services that take one. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -2.0, max = 2.0))]
+    pub presence_penalty: Option<f64>,
     /// Maximum number of tokens of a reply. Default: `64`.
     #[serde(default = "default_max_tokens")]
     #[schemars(range(min = 1))]
@@ -87,6 +114,25 @@ impl JudgeSpec {
     /// Returns whether a request is about a pair of questions.
     pub fn is_of_pairs(&self) -> bool {
         self.user.contains(PAIR[0])
+    }
+
+    /// Returns the keys of a verdict's scores.
+    pub(super) fn score_keys(&self) -> Vec<&str> {
+        match self.verdict {
+            VerdictKind::YesNoAndScore | VerdictKind::Score => vec!["score"],
+            VerdictKind::Scores => self.scores.iter().map(String::as_str).collect(),
+            VerdictKind::Choice => Vec::new(),
+        }
+    }
+
+    /// Returns whether a verdict accepts or refuses the answer.
+    pub(super) fn accepts(&self) -> bool {
+        matches!(self.verdict, VerdictKind::YesNoAndScore | VerdictKind::Choice)
+    }
+
+    /// Returns the highest score of a key.
+    pub(super) fn highest(&self) -> f64 {
+        self.max_score.unwrap_or(1.0)
     }
 
     /// Returns the hash (BLAKE3) of the description without its source, as JSON: all settings that scores depend on.
@@ -136,35 +182,15 @@ pub fn open_judge(name: &str) -> Result<JudgeSpec> {
         .map_err(|error| document.error(&[SpecProblem::new("", error.to_string())]))
 }
 
+/// Returns the built-in judge of a name.
+pub(super) fn built_in(name: &str) -> Option<JudgeSpec> {
+    let is_known = BUILT_IN_JUDGES.iter().any(|(known, _)| *known == name);
+    is_known.then(|| open_judge(name).ok()).flatten()
+}
+
 fn is_description(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| ["yaml", "yml"].iter().any(|known| extension.eq_ignore_ascii_case(known)))
-}
-
-/// Checks the rules that the schema does not have.
-fn rules(value: &Value) -> Vec<SpecProblem> {
-    let mut problems = Vec::new();
-    let text = |key: &str| value.get(key).and_then(Value::as_str);
-    if let Some(name) = text("name") {
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(is_plain) {
-            let rule = format!("invalid name `{name}`");
-            let hint = format!("1 to {MAX_NAME} lower-case letters, digits and hyphens");
-            problems.push(SpecProblem::new("name", rule).hint(hint));
-        }
-    }
-    if let Some(user) = text("user") {
-        let of_pairs = PAIR.iter().any(|mark| user.contains(mark));
-        let (wanted, other): (&[&str], &[&str]) = if of_pairs { (&PAIR, &SINGLE) } else { (&SINGLE, &PAIR) };
-        let wants = wanted.iter().chain([&ANSWER]).map(|mark| (*mark, 1)).chain(other.iter().map(|mark| (*mark, 0)));
-        for (mark, n) in wants {
-            let found = user.matches(mark).count();
-            if found != n {
-                problems.push(SpecProblem::new("user", format!("wants {mark} {n} times, found it {found} times")));
-            }
-        }
-    }
-    problems
 }
 
 #[cfg(test)]
@@ -175,7 +201,8 @@ mod tests {
     fn built_in_judges_have_the_name_of_their_file() {
         for (name, _) in BUILT_IN_JUDGES {
             let judge = open_judge(name).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((judge.name.as_str(), judge.max_score, judge.temperature), (name, 5.0, 0.0));
+            let (max_score, temperature) = if name == "tempcompass-captioning" { (1.0, 1.0) } else { (5.0, 0.0) };
+            assert_eq!((judge.name.as_str(), judge.highest(), judge.temperature), (name, max_score, temperature));
             assert_eq!(judge.is_of_pairs(), name == "video-chatgpt-consistency");
         }
         let error = open_judge("video-chatgpt-qs").expect_err("unknown").to_string();
@@ -198,6 +225,23 @@ mod tests {
             "unknown choice `maybe`",
             "unknown key `temprature`",
         ] {
+            assert!(error.contains(part), "{part} in\n{error}");
+        }
+        let text = "name: j\nsource: x\nuser: \"{question} {rubric} {rubric} {prediction}\"\nverdict: scores\n\
+                    scores: [completeness, score]\n";
+        std::fs::write(&path, text).expect("room");
+        let error = open_judge(path.to_str().expect("UTF-8")).expect_err("wrong").to_string();
+        for part in [
+            "wants {rubric} 1 times, found it 2 times",
+            "the key `max_score` is missing",
+            "scores.1: invalid key `score`",
+        ] {
+            assert!(error.contains(part), "{part} in\n{error}");
+        }
+        let text = "name: j\nsource: x\nuser: \"{prediction}\"\nverdict: choice\nmax_score: 5\nscores: [a, b]\n";
+        std::fs::write(&path, text).expect("room");
+        let error = open_judge(path.to_str().expect("UTF-8")).expect_err("wrong").to_string();
+        for part in ["wants {answer} or {rubric}", "max_score: a choice has no score", "no other has this list"] {
             assert!(error.contains(part), "{part} in\n{error}");
         }
     }

@@ -1,11 +1,12 @@
-//! Table of judged answers: means with clustered intervals, and counts of verdicts of each row.
+//! Table of judged answers: means with clustered intervals, counts of verdicts, tokens and their price.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::judged::{JUDGE_ACCURACY, JUDGE_SCORE, JudgeStatus, JudgedAnswer};
-use super::spec::{JudgeSpec, VerdictKind};
+use super::judged::{JudgeStatus, JudgedAnswer};
+use super::replies::TokenUsage;
+use super::spec::{JUDGE_ACCURACY, JUDGE_PREFIX, JUDGE_SCORE, JudgeSpec, built_in};
 use crate::eval::benchmark::{BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table};
 
 /// Numbers of questions by outcome.
@@ -37,9 +38,9 @@ pub struct JudgeRow {
     pub verdicts: JudgeCounts,
 }
 
-/// Scores of judged answers.
+/// Judge, as far as scores depend on it. Scores of different judges do not compare.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct JudgeTable {
+pub struct JudgeIdentity {
     /// Name of the judge.
     pub judge: String,
     /// Models that replied, as their services name them.
@@ -48,10 +49,28 @@ pub struct JudgeTable {
     pub temperature: f64,
     /// Hash of the prompt.
     pub prompt_hash: String,
-    /// Highest score: `judge_score` is a share of it.
-    pub max_score: f64,
+    /// Hash of the judge's description.
+    pub judge_hash: String,
+}
+
+/// Scores of judged answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JudgeTable {
+    /// Judge.
+    #[serde(flatten)]
+    pub identity: JudgeIdentity,
+    /// Highest points by metric, of those in points: a mean is a share of them. The others are shares of the answers.
+    pub max_points: BTreeMap<String, f64>,
+    /// Number of requests that were sent: one for each answered question, or for each pair.
+    pub requests: usize,
     /// Numbers of questions by outcome.
     pub counts: JudgeCounts,
+    /// Tokens of the replies.
+    #[serde(skip)]
+    pub tokens: TokenUsage,
+    /// Price of the tokens, if prices were given.
+    #[serde(skip)]
+    pub price: Option<f64>,
     /// Names of the scores: the judge's first, then those that were computed before.
     pub metrics: Vec<String>,
     /// Rows.
@@ -59,18 +78,23 @@ pub struct JudgeTable {
 }
 
 impl JudgeTable {
-    /// Makes the table.
-    pub fn new(judge: &JudgeSpec, answers: &[JudgedAnswer]) -> Self {
+    /// Makes the table of answers of one judge.
+    pub fn new(answers: &[JudgedAnswer]) -> Self {
         let scored: Vec<ScoredAnswer> = answers.iter().map(|answer| answer.answer.clone()).collect();
-        let metrics = metrics(judge, &scored);
+        let metrics = metrics(&scored);
         let names: Vec<&str> = metrics.iter().map(String::as_str).collect();
+        // The questions of a pair share their request.
+        let sent = answers.iter().map(|answer| &answer.judge).filter(|judge| judge.status != JudgeStatus::Unanswered);
+        let requests: BTreeMap<&str, _> = sent.map(|judge| (judge.custom_id.as_str(), judge)).collect();
+        let mut tokens = TokenUsage::default();
+        requests.values().for_each(|judge| tokens += judge.usage);
         Self {
-            judge: judge.name.clone(),
-            models: answers.iter().filter_map(|answer| answer.judge.model.clone()).collect(),
-            temperature: judge.temperature,
-            prompt_hash: judge.prompt_hash(),
-            max_score: judge.max_score,
+            identity: JudgeIdentity::of(answers),
+            max_points: max_points(answers, &metrics),
+            requests: requests.len(),
             counts: JudgeCounts::of(answers),
+            tokens,
+            price: requests.values().map(|judge| judge.price).sum::<Option<f64>>().filter(|_| !requests.is_empty()),
             rows: named_score_table(&scored, &names).into_iter().map(|row| JudgeRow::new(row, answers)).collect(),
             metrics,
         }
@@ -80,6 +104,79 @@ impl JudgeTable {
     pub fn n_questions(&self) -> usize {
         let JudgeCounts { judged, unanswered, missing, failed, unparsed, duplicate, .. } = self.counts;
         judged + unanswered + missing + failed + unparsed + duplicate
+    }
+
+    /// Returns the names of the judge's scores.
+    pub fn judged_metrics(&self) -> impl Iterator<Item = &str> {
+        self.metrics.iter().map(String::as_str).filter(|name| name.starts_with(JUDGE_PREFIX))
+    }
+
+    /// Returns the title of a metric: the abbreviation of papers for the score of their judge.
+    pub fn title(&self, metric: &str) -> String {
+        let abbreviation = self.identity.built_in().and_then(|judge| judge.abbreviation);
+        abbreviation.filter(|_| metric == JUDGE_SCORE).unwrap_or_else(|| metric.to_owned())
+    }
+
+    /// Formats a value of a metric in points, or in percent.
+    pub fn shown(&self, metric: &str, value: f64) -> String {
+        format_value(self.max_points.get(metric).copied(), value)
+    }
+
+    /// Formats an interval as [`Self::shown`] does, without the sign of percent.
+    pub fn shown_interval(&self, metric: &str, interval: (f64, f64)) -> String {
+        format_interval(self.max_points.get(metric).copied(), interval)
+    }
+}
+
+/// Formats a share as points of a maximum, or in percent without one.
+pub fn format_value(max_points: Option<f64>, share: f64) -> String {
+    match max_points {
+        Some(points) => format!("{:.2}", points * share),
+        None => format!("{:.1} %", 100.0 * share),
+    }
+}
+
+/// Formats an interval of shares as [`format_value`] does, without the sign of percent.
+pub fn format_interval(max_points: Option<f64>, (low, high): (f64, f64)) -> String {
+    match max_points {
+        Some(points) => format!("{:.2} to {:.2}", points * low, points * high),
+        None => format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high),
+    }
+}
+
+impl JudgeIdentity {
+    fn of(answers: &[JudgedAnswer]) -> Self {
+        let first = answers.first().map(|answer| &answer.judge);
+        Self {
+            judge: first.map(|judge| judge.name.clone()).unwrap_or_default(),
+            models: answers.iter().filter_map(|answer| answer.judge.model.clone()).collect(),
+            temperature: first.map_or(0.0, |judge| judge.temperature),
+            prompt_hash: first.map(|judge| judge.prompt_hash.clone()).unwrap_or_default(),
+            judge_hash: first.map(|judge| judge.judge_hash.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the built-in judge with this name, if the description is its own.
+    pub(super) fn built_in(&self) -> Option<JudgeSpec> {
+        built_in(&self.judge).filter(|judge| judge.hash() == self.judge_hash)
+    }
+
+    /// Names the models that replied.
+    pub fn shown_models(&self) -> String {
+        let models: Vec<&str> = self.models.iter().map(String::as_str).collect();
+        if models.is_empty() { "no model".to_owned() } else { models.join(", ") }
+    }
+
+    /// Returns the first digits of the prompt's hash.
+    pub fn short_hash(&self) -> &str {
+        self.prompt_hash.get(..16).unwrap_or(&self.prompt_hash)
+    }
+}
+
+impl std::fmt::Display for JudgeIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { judge, temperature, .. } = self;
+        write!(f, "{judge} by {}, temperature {temperature}, prompt {}", self.shown_models(), self.short_hash())
     }
 }
 
@@ -115,14 +212,29 @@ impl JudgeCounts {
     }
 }
 
-/// Returns the names of the judge's scores, and of those that every answer has.
-fn metrics(judge: &JudgeSpec, answers: &[ScoredAnswer]) -> Vec<String> {
-    let of_judge: &[&str] = match judge.verdict {
-        VerdictKind::YesNoAndScore => &[JUDGE_ACCURACY, JUDGE_SCORE],
-        VerdictKind::Score => &[JUDGE_SCORE],
-    };
+/// Returns the names of the scores that every answer has: the judge's, of which accuracy and score are first, and the
+/// others.
+fn metrics(answers: &[ScoredAnswer]) -> Vec<String> {
     let first = answers.first().into_iter().flat_map(|answer| answer.scores.keys());
     let is_common = |name: &&String| answers.iter().all(|answer| answer.scores.contains_key(*name));
-    let others = first.filter(is_common).filter(|name| ![JUDGE_ACCURACY, JUDGE_SCORE].contains(&name.as_str()));
-    of_judge.iter().map(|name| (*name).to_owned()).chain(others.cloned()).collect()
+    let rank = |name: &String| match name.as_str() {
+        JUDGE_ACCURACY => 0,
+        JUDGE_SCORE => 1,
+        name if name.starts_with(JUDGE_PREFIX) => 2,
+        _ => 3,
+    };
+    let mut names: Vec<String> = first.filter(is_common).cloned().collect();
+    names.sort_by_key(rank);
+    names
+}
+
+/// Returns the highest points of the metrics in points.
+fn max_points(answers: &[JudgedAnswer], metrics: &[String]) -> BTreeMap<String, f64> {
+    let highest = answers.first().map_or(1.0, |answer| answer.judge.max_score);
+    let in_points = metrics.iter().filter(|name| name.starts_with(JUDGE_PREFIX) && *name != JUDGE_ACCURACY);
+    let mut points: BTreeMap<String, f64> = in_points.map(|name| (name.clone(), highest)).collect();
+    let n_parts = points.keys().filter(|name| *name != JUDGE_SCORE).count();
+    points.entry(JUDGE_SCORE.to_owned()).and_modify(|points| *points *= n_parts.max(1) as f64);
+    points.retain(|name, _| metrics.contains(name));
+    points
 }

@@ -5,8 +5,10 @@
 //! cells side by side. Nothing here loads a model. Called by `eval`.
 
 mod axis;
+mod compared;
 mod cost;
 mod file;
+mod judged;
 mod plans;
 mod render;
 mod selector;
@@ -17,9 +19,11 @@ use std::path::PathBuf;
 use crate::spec::{Document, Plan};
 
 pub use axis::MatrixAxis;
+pub use compared::CellComparison;
 pub use cost::CellCost;
 pub use file::{PublishedCell, is_matrix, read_matrix};
-pub use table::{CellComparison, CellOutcome, CellState, MatrixRow, MatrixTable, MatrixTableContext};
+pub use judged::{CellJudgement, JudgedColumn, JudgedMean};
+pub use table::{CellOutcome, CellState, MatrixRow, MatrixTable, MatrixTableContext};
 
 /// A file of ablations.
 #[derive(Debug, Clone)]

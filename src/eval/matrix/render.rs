@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{CellComparison, CellCost, CellState, MatrixRow, MatrixTable, PublishedCell};
+use super::{CellComparison, CellCost, CellState, JudgedColumn, MatrixRow, MatrixTable, PublishedCell};
 use crate::error::{Error, Kind, Result};
 
 /// Cells of a grid, row by row.
@@ -61,6 +61,7 @@ impl MatrixTable {
         for metric in &self.metrics {
             head.extend([metric.clone(), format!("{metric}_low"), format!("{metric}_high")]);
         }
+        head.extend(self.judged.iter().flat_map(JudgedColumn::csv_head));
         head.extend(
             [
                 "difference",
@@ -92,6 +93,7 @@ impl MatrixTable {
             let of = [score.map(|s| s.mean), score.map(|s| s.interval_95.0), score.map(|s| s.interval_95.1)];
             cells.extend(of.map(number));
         }
+        cells.extend(self.judged.iter().flat_map(|column| column.shares(row)).map(number));
         let compared = row.compared.as_ref();
         cells.extend(
             [
@@ -116,6 +118,7 @@ impl MatrixTable {
         for metric in &self.metrics {
             head.extend([metric.clone(), "95 %".to_owned()]);
         }
+        head.extend(self.judged.iter().flat_map(JudgedColumn::head));
         head.extend(
             ["difference", "95 %", "p", "tokens/video", "s/video", "failed", "unparsed", "missing"].map(str::to_owned),
         );
@@ -140,6 +143,7 @@ impl MatrixTable {
                 None => cells.extend([state(row.state).to_owned(), String::new()]),
             }
         }
+        cells.extend(self.judged.iter().flat_map(|column| column.cells(row)));
         cells.extend(comparison(row, row.cell == self.baseline));
         cells.extend(match row.cost {
             Some(cost) => {
@@ -214,6 +218,8 @@ mod tests {
             unparsed: 0,
             missing: 0,
             scores: if done { BTreeMap::from([("exact".to_owned(), mean)]) } else { BTreeMap::new() },
+            judged: Vec::new(),
+            judged_notes: Vec::new(),
             compared: None,
             cost: None,
             published: Vec::new(),
@@ -235,6 +241,7 @@ mod tests {
             split: "test".to_owned(),
             axes: vec!["temporal".to_owned()],
             metrics: vec!["exact".to_owned()],
+            judged: Vec::new(),
             baseline: "temporal=S1".to_owned(),
             rows: vec![row("S1", CellState::Done), second, row("bad", CellState::Failed)],
             notes: vec!["a note".to_owned()],

@@ -1,12 +1,15 @@
 //! Table of a matrix: one row a cell, with its scores, its paired difference to the baseline and its cost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::compared::{CellComparison, compare};
+use super::judged::{CellJudgement, JudgedColumn, cell_judgements, judged_columns, judged_notes};
 use super::{CellCost, Matrix, PublishedCell};
 use crate::eval::benchmark::{AverageOver, BenchmarkRow, BenchmarkSpec, ScoreGroup, ScoredAnswer, score_table};
-use crate::eval::metrics::{ClusteredMean, PairedComparison, PairedTest, ScorePair};
+use crate::eval::judge::Judgements;
+use crate::eval::metrics::ClusteredMean;
 
 /// State of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,6 +34,8 @@ pub struct CellOutcome {
     pub cost: Option<CellCost>,
     /// Error of a failed cell.
     pub error: Option<String>,
+    /// Judged scores of a done cell.
+    pub judgements: Judgements,
 }
 
 /// What rows are made with.
@@ -42,21 +47,6 @@ pub struct MatrixTableContext<'a> {
     pub spec: &'a BenchmarkSpec,
     /// Answers of the baseline; none where it is not done.
     pub baseline: &'a [ScoredAnswer],
-}
-
-/// Paired difference of a cell and the baseline.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CellComparison {
-    /// Metric: the first of the benchmark.
-    pub metric: String,
-    /// Number of common questions.
-    pub questions: usize,
-    /// Mean of the cell less that of the baseline, over questions.
-    pub difference: f64,
-    /// 95 % interval of the difference.
-    pub interval_95: (f64, f64),
-    /// Two-sided p-value, where there are at least two videos for a test.
-    pub p: Option<f64>,
 }
 
 /// Row of the table.
@@ -81,6 +71,11 @@ pub struct MatrixRow {
     pub missing: usize,
     /// Means by metric, over the units that the benchmark averages over.
     pub scores: BTreeMap<String, ClusteredMean>,
+    /// Judged scores, over the same units.
+    pub judged: Vec<CellJudgement>,
+    /// Judged answers of the cell that are not shown, each with the cause.
+    #[serde(skip)]
+    pub judged_notes: Vec<String>,
     /// Difference to the baseline; none for the baseline itself.
     pub compared: Option<CellComparison>,
     /// Cost.
@@ -100,6 +95,8 @@ pub struct MatrixTable {
     pub axes: Vec<String>,
     /// Names of the metrics.
     pub metrics: Vec<String>,
+    /// Columns of judged scores: one for each metric of each judge, model, temperature and prompt.
+    pub judged: Vec<JudgedColumn>,
     /// Name of the baseline's cell.
     pub baseline: String,
     /// One row a cell.
@@ -134,6 +131,8 @@ impl MatrixRow {
             compared: is_compared.then(|| compare(context, &outcome.answers)).flatten(),
             cost: outcome.cost,
             published: published.cloned().collect(),
+            judged: cell_judgements(&outcome.judgements, spec),
+            judged_notes: outcome.judgements.notes.clone(),
             scores: scored.map(|row| row.scores).unwrap_or_default(),
         }
     }
@@ -141,18 +140,22 @@ impl MatrixRow {
 
 impl MatrixTable {
     /// Makes the table of some rows, with notes on how to read it.
-    pub fn new(context: &MatrixTableContext<'_>, rows: Vec<MatrixRow>, notes: &[String]) -> Self {
+    pub fn new(context: &MatrixTableContext<'_>, mut rows: Vec<MatrixRow>, notes: &[String]) -> Self {
         let MatrixTableContext { matrix, spec, .. } = context;
+        let judged = judged_columns(&rows);
+        let judged_notes = judged_notes(&judged, &mut rows);
         let mut table = Self {
             benchmark: spec.name.clone(),
             split: spec.split.clone(),
             axes: matrix.axes.iter().map(|axis| axis.name.clone()).collect(),
             metrics: spec.metrics.iter().map(|metric| metric.name().to_owned()).collect(),
+            judged,
             baseline: matrix.cells[matrix.baseline].name.clone(),
             rows,
             notes: notes.to_vec(),
         };
         table.notes.extend(table.remarks(spec));
+        table.notes.extend(judged_notes);
         table
     }
 
@@ -171,7 +174,7 @@ impl MatrixTable {
             );
         }
         let is_judged = |row: &PublishedCell| row.metric.is_judged();
-        if self.rows.iter().any(|row| row.published.iter().any(is_judged)) {
+        if self.judged.is_empty() && self.rows.iter().any(|row| row.published.iter().any(is_judged)) {
             notes.push("published results of a judge do not compare with scores without that judge".to_owned());
         }
         notes
@@ -185,41 +188,16 @@ impl MatrixTable {
 
 /// Returns the row of the average that the benchmark reports.
 fn reported(answers: &[ScoredAnswer], spec: &BenchmarkSpec) -> Option<BenchmarkRow> {
-    let mut rows = score_table(answers, &spec.metrics);
+    reported_row(score_table(answers, &spec.metrics), spec)
+}
+
+/// Returns the row of the average that the benchmark reports, of the rows of a table.
+pub(super) fn reported_row(mut rows: Vec<BenchmarkRow>, spec: &BenchmarkSpec) -> Option<BenchmarkRow> {
     let is_macro = |row: &BenchmarkRow| spec.average == AverageOver::Tasks && row.group == ScoreGroup::Macro;
     match rows.iter().position(is_macro) {
         Some(index) => Some(rows.swap_remove(index)),
         None => rows.pop(),
     }
-}
-
-/// Compares answers with those of the baseline, question by question.
-fn compare(context: &MatrixTableContext<'_>, answers: &[ScoredAnswer]) -> Option<CellComparison> {
-    let metric = context.spec.metrics.first()?.name();
-    let by_id: HashMap<&str, f64> = context
-        .baseline
-        .iter()
-        .filter_map(|answer| Some((answer.question_id.as_str(), *answer.scores.get(metric)?)))
-        .collect();
-    let pair = |answer: &'_ ScoredAnswer| {
-        let (a, b) = (*by_id.get(answer.question_id.as_str())?, *answer.scores.get(metric)?);
-        Some((a, b))
-    };
-    let pairs: Vec<ScorePair<'_>> = answers
-        .iter()
-        .filter_map(|answer| {
-            let (a, b) = pair(answer)?;
-            Some(ScorePair { cluster: &answer.video, a, b, weight: answer.weight })
-        })
-        .collect();
-    if pairs.is_empty() {
-        return None;
-    }
-    let PairedComparison { n, difference, interval_95, test, .. } = PairedComparison::of(&pairs);
-    let p = test.map(|test| match test {
-        PairedTest::McNemar { p, .. } | PairedTest::ClusteredT { p, .. } => p,
-    });
-    Some(CellComparison { metric: metric.to_owned(), questions: n, difference, interval_95, p })
 }
 
 #[cfg(test)]
@@ -253,6 +231,7 @@ mod tests {
             question: "?".to_owned(),
             options: Vec::new(),
             answer: vec!["x".to_owned()],
+            rubric: None,
             kind: String::new(),
             task: task.to_owned(),
             weight: 1.0,
@@ -265,7 +244,7 @@ mod tests {
     }
 
     fn outcome(state: CellState, answers: Vec<ScoredAnswer>) -> CellOutcome {
-        CellOutcome { state, answers, cost: None, error: None }
+        CellOutcome { state, answers, cost: None, error: None, judgements: Judgements::default() }
     }
 
     #[test]

@@ -7,9 +7,10 @@ use super::examples::{ExampleGroup, FailedVideo, failed_videos, wrong_answers};
 use super::thumbnails::{Thumbnail, read_thumbnails};
 use crate::error::Result;
 use crate::eval::benchmark::{
-    AnswerStatus, AverageOver, BenchmarkRow, EvaluationRecord, PublishedResult, SCORED, ScoreGroup, score_table,
+    AnswerStatus, AverageOver, BenchmarkRow, BenchmarkSpec, EvaluationRecord, PublishedResult, SCORED, ScoreGroup,
+    score_table,
 };
-use crate::eval::judge::read_scored;
+use crate::eval::judge::{ComparableResults, Judgement, Judgements, read_scored};
 
 /// Everything that a report says.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub(super) struct ReportContents {
     pub(super) rows: Vec<BenchmarkRow>,
     /// Published results that compare.
     pub(super) published: Vec<PublishedResult>,
+    /// Judged scores of these answers.
+    pub(super) judgements: Judgements,
+    /// Published results that compare with each of them.
+    pub(super) compared: Vec<ComparableResults>,
     /// Wrong answers by type.
     pub(super) examples: Vec<ExampleGroup>,
     /// Failures.
@@ -46,6 +51,7 @@ impl ReportContents {
         let shown: BTreeSet<&str> =
             examples.iter().flat_map(|group| &group.examples).map(|answer| answer.question_id.as_str()).collect();
         let thumbnails = read_thumbnails(dir, &answers, &shown)?;
+        let judgements = Judgements::read(dir, &answers)?;
         Ok(Self {
             by_status: vec![
                 ("answered", n(AnswerStatus::Answered)),
@@ -57,6 +63,8 @@ impl ReportContents {
             rows: score_table(&answers, &record.spec.metrics),
             published: record.spec.comparable(&answers).into_iter().cloned().collect(),
             examples,
+            compared: compared(&judgements, &record.spec),
+            judgements,
             failures: failed_videos(&answers),
             thumbnails,
             record,
@@ -70,4 +78,10 @@ impl ReportContents {
             AverageOver::Tasks => ScoreGroup::Macro,
         }
     }
+}
+
+/// Chooses the published results that compare with each judgement.
+fn compared(judgements: &Judgements, spec: &BenchmarkSpec) -> Vec<ComparableResults> {
+    let of = |judgement: &Judgement| judgement.table.comparable(spec, &judgement.answers);
+    judgements.all.iter().map(of).collect()
 }

@@ -1,11 +1,13 @@
 //! Report of an evaluation: `report.md`, `report.html` and the plot `scores.svg`, from the files of its directory alone.
 //!
-//! `contents` collects what is reported, `examples` chooses wrong answers, `thumbnails` reads their frames, `tables` formats, `markdown` and `html`
-//! render, `plot` draws. The same directory gives the same bytes. Called by `eval --out` and `eval report`.
+//! `contents` collects what is reported, `examples` chooses wrong answers, `thumbnails` reads their frames, `tables` and
+//! `judged` format, `markdown` and `html` render, `plot` draws. The same directory gives the same bytes. Called by
+//! `eval --out`, `eval judge` and `eval report`.
 
 mod contents;
 mod examples;
 mod html;
+mod judged;
 mod markdown;
 mod plot;
 mod tables;
@@ -26,7 +28,7 @@ const PLOT: &str = "scores.svg";
 /// Writes the report of the evaluation in a directory, and returns the path of the page.
 ///
 /// # Errors
-/// A missing or unreadable record or file of scored answers, or a file that cannot be written.
+/// A missing or unreadable record, file of scored or judged answers, or a file that cannot be written.
 pub fn write(dir: &Path) -> Result<PathBuf> {
     let contents = ReportContents::read(dir)?;
     let svg = scores_svg(&ScoreBar::of(&contents))?;
@@ -76,6 +78,7 @@ mod tests {
             question: "which | <b>one</b>?\n# no heading".to_owned(),
             options: vec!["x".to_owned(), "y".to_owned()],
             answer: vec!["A. x".to_owned()],
+            rubric: None,
             kind: kind.to_owned(),
             task: String::new(),
             weight: 1.0,

@@ -1,6 +1,7 @@
 //! Tables of a report, the same in both formats.
 
 use super::contents::ReportContents;
+use super::judged::{judged_cells, judged_head, judged_tables};
 use crate::eval::benchmark::{BenchmarkRow, ScoreGroup};
 
 /// Number of failures in the table; the scored answers have all.
@@ -16,7 +17,7 @@ pub(super) struct ReportTable {
 }
 
 impl ReportTable {
-    fn new(title: &'static str, head: &[&str], rows: Vec<Vec<String>>) -> Self {
+    pub(super) fn new(title: &'static str, head: &[&str], rows: Vec<Vec<String>>) -> Self {
         Self { title, head: head.iter().map(|&name| name.to_owned()).collect(), rows, notes: Vec::new() }
     }
 }
@@ -24,6 +25,7 @@ impl ReportTable {
 /// Returns the tables of a report. Each says how many videos are missing, if some are.
 pub(super) fn report_tables(contents: &ReportContents) -> Vec<ReportTable> {
     let mut tables = vec![facts(contents), counts(contents), scores(contents)];
+    tables.extend(judged_tables(contents));
     tables.extend((!contents.published.is_empty()).then(|| published(contents)));
     tables.extend((!contents.failures.is_empty()).then(|| failures(contents)));
     for table in &mut tables {
@@ -69,6 +71,8 @@ fn scores(contents: &ReportContents) -> ReportTable {
     for metric in &contents.record.spec.metrics {
         head.extend([metric.name(), "95 % interval"]);
     }
+    let of_judges = judged_head(contents);
+    head.extend(of_judges.iter().map(String::as_str));
     let rows = contents.rows.iter().map(|row| score_row(contents, row)).collect();
     let mut table = ReportTable::new("Scores", &head, rows);
     table.notes.push(
@@ -90,6 +94,7 @@ fn score_row(contents: &ReportContents, row: &BenchmarkRow) -> Vec<String> {
             format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high)
         }));
     }
+    cells.extend(judged_cells(contents, row));
     cells
 }
 

@@ -226,7 +226,7 @@ fn long_benchmarks_are_read_with_their_groups() {
     let error = replica.read("mlvu: { tasks: [{ questions: summary.json, videos: v }] }").unwrap_err();
     assert_eq!(
         error,
-        "summary.json: entry 1: no candidates: a generation task, which needs a judge; hint: leave this list out"
+        "summary.json: entry 1: no candidates: a generation task, which needs a judge; hint: the format `mlvu_generation`"
     );
     let lvb = one("long_video_bench: { questions: lvb.json, videos: v }");
     assert_eq!(fields(&lvb), ("x_0", "v/x.mp4".into(), "what?", 2, choice(1), "S2E", "15"));
@@ -272,6 +272,53 @@ fn temp_compass_options_are_read_from_the_question() {
         read("bad.json", "yes_no").unwrap_err(),
         "bad.json: `10/order/0`: the answer is `maybe`; expected yes or no"
     );
+}
+
+#[test]
+fn captions_and_generated_texts_are_read_with_what_their_judge_scores_by() {
+    let points = r#"[{"video": "a.mp4", "question": "describe", "answer": "x", "question_type": "subPlot", "scoring_points": ["one", "the man's"]}]"#;
+    let replica = Replica::new(&[
+        (
+            "cap.json",
+            r#"{"10": {"action": [{"question": "Describe.\nInformation A: x\nGenerated Caption:", "answer": "C. x"}]}}"#,
+        ),
+        (
+            "mc.json",
+            r#"{"10": {"action": [{"question": "what?\nA. x\nB. y", "answer": "A. x"}, {"question": "when?\nA. x\nB. y", "answer": "B. y"}]}}"#,
+        ),
+        ("other.json", r#"{"10": {"speed": [{"question": "what?\nA. x\nB. y", "answer": "A. x"}]}}"#),
+        ("lost.json", r#"{"10": {"action": [{"question": "what?\nA. x\nB. y", "answer": "C. z"}]}}"#),
+        ("points.json", points),
+        ("summary.json", r#"[{"video": "a.mp4", "question": "sum up", "answer": "x", "question_type": "summary"}]"#),
+        (
+            "choice.json",
+            r#"[{"video": "a.mp4", "question": "?", "answer": "x", "candidates": ["x", "y"], "question_type": "t"}]"#,
+        ),
+    ]);
+    let caption = |choices: &str| {
+        replica
+            .read(&format!("temp_compass: {{ questions: cap.json, choices: {choices}, task: captioning, videos: v }}"))
+    };
+    let found = caption("mc.json").unwrap().remove(0);
+    let question = "Describe.\nInformation A: x\nGenerated Caption:";
+    // The reference is the answer to the first question of the video and aspect, not that of the caption's own letters.
+    assert_eq!(fields(&found), ("10/action/0", "v/10".into(), question, 0, texts(&["A. x"]), "action", ""));
+    assert_eq!(found.rubric.as_deref(), Some("what?\nA. x\nB. y"));
+    let error = caption("other.json").unwrap_err();
+    assert!(error.starts_with("cap.json: `10/action/0`: no question about it in "), "{error}");
+    let error = caption("lost.json").unwrap_err();
+    assert_eq!(error, "lost.json: `10/action/0`: the answer `C. z` is none of the options");
+    let rule =
+        |keys: &str| replica.spec(&format!("temp_compass: {{ questions: cap.json, {keys}, videos: v }}")).unwrap_err();
+    assert!(rule("task: captioning").contains("format: captioning needs `choices`"));
+    assert!(rule("task: yes_no, choices: mc.json").contains("format: `choices` is of captioning alone"));
+    let generation = |file: &str| replica.read(&format!("mlvu_generation: {{ questions: {file}, videos: v }}"));
+    let found = generation("points.json").unwrap().remove(0);
+    assert_eq!(fields(&found), ("subPlot/0", "v/a.mp4".into(), "describe", 0, texts(&["x"]), "subPlot", "subPlot"));
+    assert_eq!(found.rubric.as_deref(), Some("['one', \"the man's\"]"));
+    assert_eq!(generation("summary.json").unwrap().remove(0).rubric, None);
+    let error = generation("choice.json").unwrap_err();
+    assert_eq!(error, "choice.json: entry 1: has candidates: a task of multiple choice, of the format `mlvu`");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use vidense::eval::benchmark::{AnswerStatus, ScoredAnswer};
+use vidense::eval::benchmark::{
+    AnswerStatus, CoverageRecord, EvaluationFormat, EvaluationRecord, Measure, PlanRecord, ScoredAnswer,
+    read_benchmark, write_scored,
+};
 use vidense::eval::judge::{JudgeOptions, JudgeRequests, JudgeVerdict, open_judge, parse_verdict};
 
 use crate::harness::{json as read_json, repository};
@@ -24,6 +27,7 @@ fn answer(id: &str, question: &str, reference: &str, given: Option<&str>) -> Sco
         question: question.to_owned(),
         options: Vec::new(),
         answer: vec![reference.to_owned()],
+        rubric: None,
         kind: String::new(),
         task: String::new(),
         weight: 1.0,
@@ -41,11 +45,18 @@ fn prompts_are_those_of_the_scripts() {
     let value = |key: &str| golden["values"][key].as_str().unwrap();
     let model = JudgeOptions { model: "m".to_owned() };
     let judges = golden["messages"].as_object().unwrap();
-    assert_eq!(judges.len(), 6);
+    assert_eq!(judges.len(), 9);
     for (name, messages) in judges {
         let judge = open_judge(name).unwrap();
+        let rubric = match name.as_str() {
+            "tempcompass-captioning" => Some(value("choices").to_owned()),
+            "mlvu-sub-scene" => Some(value("rubric").to_owned()),
+            _ => None,
+        };
+        // The reference of a choice is not in its prompt.
+        let reference = if name == "tempcompass-captioning" { "B. b" } else { value("answer") };
         let answers = match judge.is_of_pairs() {
-            false => vec![answer("k", value("question"), value("answer"), Some(value("pred")))],
+            false => vec![ScoredAnswer { rubric, ..answer("k", value("question"), reference, Some(value("pred"))) }],
             true => ["1", "2"]
                 .map(|i| {
                     let (question, given) = (value(&format!("question{i}")), value(&format!("pred{i}")));
@@ -55,7 +66,16 @@ fn prompts_are_those_of_the_scripts() {
         };
         let lines = JudgeRequests::new(&judge, &answers).unwrap().batch_lines(&model).unwrap();
         let line: Value = serde_json::from_str(&lines[0]).unwrap();
-        let body = json!({ "model": "m", "messages": messages, "temperature": 0.0, "max_tokens": 64 });
+        let (temperature, max_tokens) = match name.as_str() {
+            "tempcompass-captioning" => (1.0, 128),
+            "mlvu-sub-scene" | "mlvu-summary" => (0.0, 4096),
+            _ => (0.0, 64),
+        };
+        let mut body =
+            json!({ "model": "m", "messages": messages, "temperature": temperature, "max_tokens": max_tokens });
+        if name == "tempcompass-captioning" {
+            body["presence_penalty"] = json!(1.0);
+        }
         assert_eq!(lines.len(), 1);
         let digits = line["custom_id"].as_str().unwrap().strip_prefix(&format!("{name}/k/")).unwrap();
         assert!(digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()), "{digits}");
@@ -75,17 +95,17 @@ fn replies_are_parsed_as_they_are_meant_and_differ_from_the_scripts_in_known_way
     let (mut only_here, mut only_there) = (0, 0);
     for row in rows {
         let (reply, python) = (row["reply"].as_str().unwrap(), &row["python"]);
-        let found = parse_verdict(&judge, reply);
+        let found = parse_verdict(&judge, reply, "a dog");
         let expected = row["verdict"].as_array().map(|verdict| JudgeVerdict {
             is_accepted: Some(verdict[0] == "yes"),
-            score: verdict[1].as_f64().unwrap(),
+            scores: vec![verdict[1].as_f64().unwrap()],
         });
         assert_eq!(found, expected, "{reply}");
         let of_python = python["pred"].as_str().zip(python["score"].as_f64());
         match (found, of_python) {
             (Some(found), Some((pred, score))) => {
                 let word = if found.is_accepted == Some(true) { "yes" } else { "no" };
-                assert_eq!((word, found.score), (pred.trim().to_lowercase().as_str(), score), "{reply}");
+                assert_eq!((word, found.score()), (pred.trim().to_lowercase().as_str(), Some(score)), "{reply}");
             }
             (Some(_), None) => only_here += 1,
             (None, Some(_)) => only_there += 1,
@@ -215,6 +235,9 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
         "judged": 3, "unanswered": 2, "missing": 1, "failed": 1, "unparsed": 1, "duplicate": 1, "fractional": 0,
     });
     assert_eq!((&report["counts"], &report["models"]), (&counts, &json!(["m-0125"])));
+    // Seven questions were sent; `yes`, `no`, `prose` and `same` have one text of 100 tokens, `twice` has two.
+    assert_eq!((&report["requests"], &report["cost"]["tokens"]["prompt_tokens"]), (&json!(7), &json!(600)));
+    assert_eq!(report["max_points"], json!({ "judge_score": 5.0 }));
     assert_eq!(report["metrics"], json!(["judge_accuracy", "judge_score", "exact"]));
     let all = report["rows"].as_array().unwrap().last().unwrap();
     assert_eq!((&all["verdicts"], &all["failed"]), (&counts, &json!(1)));
@@ -232,8 +255,9 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
         record,
         &json!({
             "name": "video-chatgpt-qa", "model": "m-0125", "temperature": 0.0,
-            "prompt_hash": judge.prompt_hash(), "max_score": 5.0, "judge_hash": judge.hash(), "replies": [YES],
-            "pred": "yes", "score": 4.0, "status": "judged",
+            "prompt_hash": judge.prompt_hash(), "max_score": 5.0, "judge_hash": judge.hash(),
+            "custom_id": id_of("yes"),
+            "usage": { "prompt_tokens": 100, "completion_tokens": 10, "unknown_replies": 0 }, "replies": [YES], "pred": "yes", "score": 4.0, "status": "judged",
         })
     );
     assert_eq!(
@@ -373,7 +397,9 @@ fn published_results_are_of_the_same_split_and_judging_model() {
     let work = Work::of(&["a", "b"]);
     work.write("replies.jsonl", &[reply("a", YES), reply("b", "{'pred': 'no', 'score': 1.5}")]);
     let spec = |n: usize, judge: &str| {
-        let row = format!("{{ model: P, split: test, metric: judge_accuracy, value: 50, judge: {judge}, source: s }}");
+        let row = format!(
+            "{{ model: P, split: test, metric: judge_accuracy, value: 50, judge: {judge}, prompt: video-chatgpt-qa, source: s }}"
+        );
         let text = format!(
             "name: x\nsplit: test\nquestions: {n}\nsource: x\n\
              format: {{ zero_shot_qa: {{ questions: q, answers: a, videos: v }} }}\n\
@@ -392,7 +418,11 @@ fn published_results_are_of_the_same_split_and_judging_model() {
         "{table}"
     );
     assert!(notes.contains("1 scores have a fraction"), "{notes}");
-    assert!(!spec(2, "gpt-4").0.contains("published"));
+    let (table, notes) = spec(2, "gpt-4");
+    let left_out = "1 published results are left out: 1 judged by gpt-4";
+    assert!(!table.contains("published") && notes.contains(left_out), "{table}{notes}");
+    let (_, notes) = spec(2, "unnamed");
+    assert!(notes.contains("left out: 1 judged by a model that the source does not name"), "{notes}");
     let (table, notes) = spec(3, "m-0125");
     let words = "no published result compares: 2 questions, the split has 3";
     assert!(!table.contains("published") && notes.contains(words), "{table}{notes}");
@@ -492,6 +522,122 @@ fn tokens_that_a_service_does_not_say_are_told() {
     let output = work.ask(&service, &[&prices[..], &["--json"]].concat()).output().unwrap();
     let cost = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["cost"];
     assert_eq!((&cost["is_lower_bound"], &cost["tokens"]["unknown_replies"]), (&json!(true), &json!(1)));
+}
+
+#[test]
+fn captions_are_judged_by_a_choice_and_generated_texts_by_several_scores() {
+    let options = "What is he doing?\nA. running\nB. sitting";
+    let of =
+        |id: &str| ScoredAnswer { rubric: Some(options.to_owned()), ..answer(id, "describe", "B. sitting", Some(id)) };
+    let work = Work::new(&["right", "other", "none", "prose"].map(of));
+    let reply = |judge: &str, id: &str, text: &str| {
+        let id = custom_id(judge, &[of(id)]);
+        json!({ "custom_id": id, "response": { "status_code": 200, "body": completion(text) } })
+    };
+    let replies = [
+        ("right", "Reasoning: It says so.\nAnswer: B. sitting"),
+        ("other", "Reasoning: x\nAnswer: A. running"),
+        ("none", "Answer: None of the choices are correct"),
+        ("prose", "He may sit."),
+    ];
+    work.write("replies.jsonl", &replies.map(|(id, text)| reply("tempcompass-captioning", id, text)));
+    let read = ["read", "scored.jsonl", "replies.jsonl", "--out", "judged.jsonl", "--json", "--judge"];
+    let output = work.run(&[&read[..], &["tempcompass-captioning"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["metrics"], &report["max_points"]), (&json!(["judge_accuracy", "exact"]), &json!({})));
+    assert_eq!((&report["counts"]["judged"], &report["counts"]["unparsed"]), (&json!(3), &json!(1)));
+    let accepted: Vec<Value> =
+        work.lines("judged.jsonl").iter().map(|line| line["scores"]["judge_accuracy"].clone()).collect();
+    assert_eq!(accepted, [1.0, 0.0, 0.0, 0.0]);
+    let scores = "Both points are met.\n{'score_accuracy': 3.5, 'score_relevance': 5, 'total_score': 8.5}";
+    work.write("replies.jsonl", &[reply("mlvu-sub-scene", "right", scores), reply("mlvu-sub-scene", "other", "4")]);
+    let output = work.run(&[&read[..], &["mlvu-sub-scene"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metrics = json!(["judge_score", "judge_score_accuracy", "judge_score_relevance", "exact"]);
+    let points = json!({ "judge_score": 10.0, "judge_score_accuracy": 5.0, "judge_score_relevance": 5.0 });
+    assert_eq!((&report["metrics"], &report["max_points"]), (&metrics, &points));
+    let judged = work.lines("judged.jsonl");
+    let expected = json!({
+        "exact": 0.0, "judge_score": 0.85, "judge_score_accuracy": 0.7, "judge_score_relevance": 1.0,
+    });
+    assert_eq!((&judged[0]["scores"], &judged[0]["judge"]["score"]), (&expected, &json!(8.5)));
+    assert_eq!((&judged[1]["scores"]["judge_score"], &judged[1]["judge"]["status"]), (&json!(0.0), &json!("unparsed")));
+    let without = Work::of(&["a"]);
+    let request = ["request", "scored.jsonl", "--model", "m", "--out", "x.jsonl", "--judge"];
+    let output = without.run(&[&request[..], &["mlvu-sub-scene"]].concat());
+    assert!(stderr(&output).contains("question `a`: has no rubric"), "{}", stderr(&output));
+    let work =
+        Work::new(&[ScoredAnswer { rubric: Some(options.to_owned()), ..answer("a", "?", "sitting", Some("x")) }]);
+    let output = work.run(&[&request[..], &["tempcompass-captioning"]].concat());
+    assert!(stderr(&output).contains("question `a`: has a reference that is no option"), "{}", stderr(&output));
+}
+
+/// Writes an evaluation of MSVD-QA with two questions, whose published results have one of `m-0125`.
+fn write_evaluation(work: &Work, answers: &[ScoredAnswer]) {
+    let mut spec = read_benchmark(&repository("evals/msvd-qa-test.yaml")).unwrap();
+    spec.questions = Some(2);
+    spec.metrics = vec![Measure::Exact];
+    spec.published[0].judge = Some("m-0125".to_owned());
+    let record = EvaluationRecord {
+        format: EvaluationFormat::default(),
+        version: "1.0".to_owned(),
+        description: "b.yaml".to_owned(),
+        spec,
+        spec_hash: "aa".to_owned(),
+        split_hash: "bb".to_owned(),
+        scored_hash: write_scored(work.dir.path(), answers).unwrap(),
+        questions: 2,
+        coverage: CoverageRecord { videos: 2, missing: Vec::new() },
+        notes: Vec::new(),
+        plan: PlanRecord::default(),
+        seconds: 1.0,
+    };
+    record.write(work.dir.path()).unwrap();
+}
+
+#[test]
+fn the_report_of_an_evaluation_has_the_judged_scores_of_its_answers() {
+    let answers = ["a", "b"].map(|id| answer(id, "what?", "a dog", Some(id)));
+    let work = Work::new(&answers);
+    write_evaluation(&work, &answers);
+    let service = FakeJudge::start(|name, _| Reaction::Says(if name == "a" { YES } else { NO }));
+    let (endpoint, host) = (format!("http://127.0.0.1:{}/v1", service.port), format!("127.0.0.1:{}", service.port));
+    let ask = ["ask", "scored.jsonl", "--judge", "video-chatgpt-qa", "--model", "m", "--endpoint", &endpoint];
+    let flags = ["--allow-hosts", &host, "--price-in", "0.5", "--price-out", "1.5"];
+    let output = work.run(&[&ask[..], &flags].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stderr(&output).contains("report.html: the report has the judged scores"), "{}", stderr(&output));
+    let report = || std::fs::read_to_string(work.path("report.md")).unwrap();
+    let hash = open_judge("video-chatgpt-qa").unwrap().prompt_hash();
+    for part in [
+        "| exact | 95 % interval | judge\\_accuracy (1) | 95 % interval | judge\\_score (1) | 95 % interval |",
+        "| 50.0 % |",
+        "| 2.50 |",
+        &format!("| 1 | judges/video-chatgpt-qa/judged.jsonl | video-chatgpt-qa | m-0125 | 0 | {hash} | 2 | 2 | 0 |"),
+        // 200 tokens of prompts and 20 of replies.
+        "| 200 | 20 | 0.0001 |",
+        "| Dense Connector 7B | judge\\_accuracy (1) | 75.0 | m-0125 |",
+        "(1): 10 published results are left out: 8 judged by gpt-3.5-turbo-0125; 1 judged by gpt-3.5-turbo-0301",
+    ] {
+        assert!(report().contains(part), "{part} in\n{}", report());
+    }
+    let html = std::fs::read_to_string(work.path("report.html")).unwrap();
+    assert!(html.contains("Published results by the same judge") && html.contains("judge_score (1)"), "{html}");
+    // Another answer of the model: the judgement is not of it.
+    let changed = [answers[0].clone(), answer("b", "what?", "a dog", Some("a cat"))];
+    write_evaluation(&work, &changed);
+    let mut again = Command::new(env!("CARGO_BIN_EXE_vidense"));
+    let output = again.current_dir(work.dir.path()).args(["eval", "report", "."]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let note = "judges/video-chatgpt-qa/judged.jsonl: of other answers, 1 of 2 differ: not shown; judge them again";
+    assert!(report().contains(note) && !report().contains("| 2.50 |"), "{}", report());
+    std::fs::write(work.path("judges/video-chatgpt-qa/judged.jsonl"), "{").unwrap();
+    let mut again = Command::new(env!("CARGO_BIN_EXE_vidense"));
+    let output = again.current_dir(work.dir.path()).args(["eval", "report", "."]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output).contains("judged.jsonl: line 1"), "{}", stderr(&output));
 }
 
 /// Response of a fake service to one request.
@@ -614,7 +760,8 @@ fn a_service_is_asked_again_where_that_helps_and_each_failure_stays_alone() {
     assert_eq!((&report["counts"], &report["cost"]["tokens_of_this_run"]["prompt_tokens"]), (&counts, &json!(0)));
     // Its replies are replies of a batch.
     let read = ["read", "scored.jsonl", "out/replies.jsonl", "--judge", "video-chatgpt-qa", "--out", "read.jsonl"];
-    assert_eq!(work.run(&read).status.code(), Some(1));
+    let prices = ["--price-in", "0.5", "--price-out", "1.5"];
+    assert_eq!(work.run(&[&read[..], &prices].concat()).status.code(), Some(1));
     let judged = std::fs::read_to_string(work.path("out/judged.jsonl")).unwrap();
     assert_eq!(std::fs::read_to_string(work.path("read.jsonl")).unwrap(), judged);
     let kept = std::fs::read_to_string(work.path("out/replies.jsonl")).unwrap();

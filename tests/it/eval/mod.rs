@@ -37,7 +37,8 @@ impl Replica {
 
     /// Makes the description of a format that is written as YAML in one line.
     fn spec(&self, format: &str) -> Result<BenchmarkSpec, String> {
-        let is_open = ["zero_shot_qa", "vcg_bench", "next_qa_open"].iter().any(|name| format.starts_with(name));
+        let open = ["zero_shot_qa", "vcg_bench", "next_qa_open", "mlvu_generation"];
+        let is_open = open.iter().any(|name| format.starts_with(name)) || format.contains("task: captioning");
         let (text, metric) = match (is_open, format.contains("yes_no")) {
             (true, _) => ("{question}", "exact"),
             (_, true) => ("{question}", "yes_no"),

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use vidense::eval::benchmark::{AnswerScorer, BenchmarkSpec, read_benchmark, score_table, submission};
+use vidense::eval::judge::open_judge;
 
 use super::Replica;
 use crate::harness::{json as read_json, repository};
@@ -22,6 +23,8 @@ fn every_shipped_description_is_valid_and_says_where_its_words_are_from() {
         assert!(!spec.prompt.source.is_empty() && !spec.source.is_empty(), "{}", path.display());
         for row in &spec.published {
             assert!(row.split == spec.split && !row.source.is_empty(), "{}: {}", path.display(), row.model);
+            // The prompt is that of a built-in judge.
+            assert!(row.prompt.as_deref().is_none_or(|name| open_judge(name).is_ok()), "{}", path.display());
         }
     }
 }
@@ -42,6 +45,7 @@ fn every_error_of_a_description_is_printed_at_once() {
         "prompt.text: unknown placeholder {option}; hint: {question}, {options}, {subtitles}",
         "metrics.0: unknown choice `wups_1`",
         "published.0.judge: a judged metric without its judge",
+        "published.0.prompt: a judged metric has the judge's prompt, and no other; hint: prompt: video-chatgpt-qa",
     ] {
         assert!(error.contains(part), "{part} in\n{error}");
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::Args;
 use vidense::error::{About as _, Error};
 use vidense::eval::judge::{
-    AskEvent, AskReport, JudgeOptions, JudgeRequests, JudgeService, JudgeSetup, ReplyLog, RetryPolicy, TokenUsage,
-    ask_judge, judge_answers, open_judge, read_scored,
+    AskEvent, AskReport, JUDGED, JudgeOptions, JudgeRequests, JudgeService, JudgeSetup, ReplyLog, RetryPolicy,
+    ask_judge, judge_answers, open_judge, price_replies, read_scored,
 };
 use vidense::exec::{Stop, Threads};
 use vidense::fetch::{AllowedHosts, FetchPolicy, Fetcher};
 
-use super::report::{JudgeCost, JudgeReportArgs};
-use super::{JudgeInput, price, write_judged};
+use super::report::{JudgeReportArgs, PriceArgs};
+use super::{JudgeInput, write_judged};
 use crate::cli::limits::duration;
 use crate::cli::{SomeFailed, interrupt, output, progress};
 
@@ -43,9 +43,9 @@ pub(super) struct AskJudge {
     /// global, except where localhost or an address of a network is listed itself: localhost:8000, 10.0.0.7:8000
     #[arg(long, value_name = "HOSTS", value_parser = AllowedHosts::with_local)]
     allow_hosts: AllowedHosts,
-    /// Directory of the replies and of judged.jsonl
+    /// Directory of the replies and of judged.jsonl [default: judges/JUDGE beside the answers]
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    out: Option<PathBuf>,
     /// Number of requests at a time
     #[arg(long, value_name = "N", default_value = "4")]
     concurrency: Threads,
@@ -59,12 +59,8 @@ pub(super) struct AskJudge {
     /// is not asked again
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     max_wait: Duration,
-    /// Price of a million tokens of prompts
-    #[arg(long, value_name = "MONEY", value_parser = price, requires = "price_out")]
-    price_in: Option<f64>,
-    /// Price of a million tokens of replies
-    #[arg(long, value_name = "MONEY", value_parser = price, requires = "price_in")]
-    price_out: Option<f64>,
+    #[command(flatten)]
+    prices: PriceArgs,
     #[command(flatten)]
     report: JudgeReportArgs,
 }
@@ -77,13 +73,14 @@ impl AskJudge {
     pub(super) fn run(self: Box<Self>) -> anyhow::Result<()> {
         let JudgeInput { scored, judge } = &self.input;
         let judge = open_judge(judge)?;
+        let out = self.out.clone().unwrap_or_else(|| self.input.directory(&judge));
         self.report.check(scored)?;
         let key = self.api_key_file.as_deref().map(read_key).transpose()?;
         let answers = read_scored(scored)?;
         let requests = JudgeRequests::new(&judge, &answers).about(scored.as_path())?;
         let options = JudgeOptions { model: self.model.clone() };
         let bodies = requests.bodies(&options)?;
-        let mut log = ReplyLog::open(&self.out, &JudgeSetup::new(&judge, &options))?;
+        let mut log = ReplyLog::open(&out, &JudgeSetup::new(&judge, &options))?;
         let policy = FetchPolicy {
             hosts: self.allow_hosts.clone(),
             max_bytes: MAX_RESPONSE,
@@ -113,21 +110,15 @@ impl AskJudge {
         bar.finish_and_clear();
         let report = report?;
         let replies = log.replies(bodies.iter().map(|(request, _)| *request));
-        let cost = self.cost(replies.usage(), &report);
         if report.n_left > 0 {
             return self.stopped(&report, bodies.len());
         }
-        let judged = judge_answers(&judge, &answers, &requests, &replies);
-        write_judged(&self.out.join("judged.jsonl"), &judged)?;
-        self.report.print(&judge, &judged, Some(cost))
-    }
-
-    fn cost(&self, tokens: TokenUsage, report: &AskReport) -> JudgeCost {
-        let price = |n_tokens: u64, price: f64| n_tokens as f64 / 1e6 * price;
-        let money = self.price_in.zip(self.price_out).map(|(of_prompts, of_replies)| {
-            price(tokens.prompt_tokens, of_prompts) + price(tokens.completion_tokens, of_replies)
-        });
-        JudgeCost { tokens, tokens_of_this_run: report.usage, money, is_lower_bound: tokens.unknown_replies > 0 }
+        let mut judged = judge_answers(&judge, &answers, &requests, &replies);
+        if let Some(prices) = self.prices.prices() {
+            price_replies(&mut judged, prices);
+        }
+        write_judged(&out.join(JUDGED), &judged)?;
+        self.report.print(&judged, Some(report.usage))
     }
 
     /// Tells how far a stopped run came.

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use vidense::error::About as _;
 use vidense::eval::judge::{
-    BatchLimits, JudgeOptions, JudgeReplies, JudgeRequests, UnjoinedReplies, judge_answers, open_judge, read_scored,
+    BatchLimits, JUDGED, JudgeOptions, JudgeReplies, JudgeRequests, UnjoinedReplies, judge_answers, open_judge,
+    price_replies, read_scored,
 };
 use vidense::files::output::check_not_input;
 
-use super::report::JudgeReportArgs;
+use super::report::{JudgeReportArgs, PriceArgs};
 use super::{JudgeInput, write_judged, write_lines};
 use crate::cli::output;
 
@@ -84,9 +85,11 @@ pub(super) struct ReadReplies {
     /// Replies: output and error files of batches, or replies.jsonl of `eval judge ask`
     #[arg(required = true)]
     replies: Vec<PathBuf>,
-    /// File of judged answers
+    /// File of judged answers [default: judges/JUDGE/judged.jsonl beside the answers]
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    prices: PriceArgs,
     #[command(flatten)]
     report: JudgeReportArgs,
 }
@@ -99,8 +102,9 @@ impl ReadReplies {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let JudgeInput { scored, judge } = &self.input;
         let judge = open_judge(judge)?;
+        let out = self.out.clone().unwrap_or_else(|| self.input.directory(&judge).join(JUDGED));
         let inputs = self.replies.iter().map(PathBuf::as_path).chain([scored.as_path()]);
-        check_not_input(&self.out, inputs)?;
+        check_not_input(&out, inputs)?;
         self.report.check(scored)?;
         let answers = read_scored(scored)?;
         let requests = JudgeRequests::new(&judge, &answers).about(scored.as_path())?;
@@ -110,9 +114,12 @@ impl ReadReplies {
             "to requests about other answers of the model, or by another judge's prompt",
         );
         warn_of(&replies.to_other_questions, "to no request of this judge about these questions");
-        let judged = judge_answers(&judge, &answers, &requests, &replies);
-        write_judged(&self.out, &judged)?;
-        self.report.print(&judge, &judged, None)
+        let mut judged = judge_answers(&judge, &answers, &requests, &replies);
+        if let Some(prices) = self.prices.prices() {
+            price_replies(&mut judged, prices);
+        }
+        write_judged(&out, &judged)?;
+        self.report.print(&judged, None)
     }
 }
 

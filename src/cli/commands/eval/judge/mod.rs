@@ -9,21 +9,25 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use vidense::error::{About as _, Error};
-use vidense::eval::judge::JudgedAnswer;
+use vidense::eval::judge::{JUDGES, JudgeSpec, JudgedAnswer, evaluation_of};
+use vidense::eval::report::write as write_report;
 use vidense::files::Durability;
-use vidense::files::output::replace;
+use vidense::files::output::{create_directory, replace};
 
 use self::ask::AskJudge;
 use self::batch::{ReadReplies, WriteRequests};
 use self::recount::RecountJudged;
+use crate::cli::output;
 
 /// Score open answers by a language model
 ///
 /// Papers score open answers by a judge: a language model that is given the question, the reference and the answer.
 /// `request` writes a batch for an OpenAI-compatible service and `read` joins its replies; `ask` sends the requests
-/// itself. Built-in judges: video-chatgpt-qa (yes or no and a score, for MSVD-QA, MSRVTT-QA, TGIF-QA, ActivityNet-QA)
-/// and those of VCG-Bench, video-chatgpt-correctness, -detail, -context, -temporal and -consistency (a score). A
-/// question without an answer, and a reply that is missing, failed, contradictory or not understood, counts as wrong.
+/// itself. Built-in judges: video-chatgpt-qa (yes or no and a score, for MSVD-QA, MSRVTT-QA, TGIF-QA, ActivityNet-QA),
+/// those of VCG-Bench, video-chatgpt-correctness, -detail, -context, -temporal and -consistency (a score),
+/// tempcompass-captioning (an option), and mlvu-sub-scene and mlvu-summary (two scores). A question without an answer,
+/// and a reply that is missing, failed, contradictory or not understood, counts as wrong. Scores that are written into
+/// the directory of an evaluation are part of its report.
 #[derive(Args)]
 pub(super) struct JudgeCommand {
     #[command(subcommand)]
@@ -46,6 +50,13 @@ struct JudgeInput {
     /// Judge: the name of a built-in one, or its description (.yaml)
     #[arg(long, value_name = "JUDGE")]
     judge: String,
+}
+
+impl JudgeInput {
+    /// Returns the directory of a judge's scores beside the answers.
+    fn directory(&self, judge: &JudgeSpec) -> PathBuf {
+        self.scored.parent().unwrap_or(Path::new("")).join(JUDGES).join(&judge.name)
+    }
 }
 
 impl JudgeCommand {
@@ -72,10 +83,20 @@ fn write_lines(path: &Path, lines: &[String]) -> anyhow::Result<()> {
     Ok(replace(path, text.as_bytes(), Durability::Synced).about(path)?)
 }
 
-/// Writes a file of judged answers.
+/// Writes a file of judged answers, and the report of the evaluation whose directory it is in.
 fn write_judged(path: &Path, judged: &[JudgedAnswer]) -> anyhow::Result<()> {
     let lines = judged.iter().map(serde_json::to_string).collect::<Result<Vec<String>, _>>()?;
-    write_lines(path, &lines)
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        create_directory(dir).about(dir)?;
+    }
+    write_lines(path, &lines)?;
+    let Some(evaluation) = evaluation_of(path) else { return Ok(()) };
+    // The scores are written: they are printed, whatever becomes of the report.
+    match write_report(&evaluation) {
+        Ok(page) => output::note(&format!("{}: the report has the judged scores", page.display())),
+        Err(error) => output::warning(&format!("the report is not written: {error}")),
+    }
+    Ok(())
 }
 
 fn price(text: &str) -> Result<f64, Error> {

@@ -42,6 +42,6 @@ impl RecountJudged {
             write_judged(out, &judged)?;
         }
         output::note(&format!("{n_changed} of {} judgements changed", judged.len()));
-        self.report.print(&judge, &judged, None)
+        self.report.print(&judged, None)
     }
 }

@@ -9,12 +9,10 @@ use vidense::error::Error;
 use vidense::eval::benchmark::{
     BenchmarkSpec, EVALUATION, EvaluationRecord, PublishedMetric, PublishedResult, read_benchmark,
 };
-use vidense::eval::judge::{JudgeCounts, JudgeRow, JudgeSpec, JudgeTable, JudgedAnswer, TokenUsage};
+use vidense::eval::judge::{JudgeCounts, JudgeRow, JudgeTable, JudgedAnswer, TokenPrices, TokenUsage};
 
+use super::price;
 use crate::cli::{SomeFailed, output};
-
-/// Name of a judge's mean score, which is printed in points.
-const JUDGE_SCORE: &str = "judge_score";
 
 /// Flags of the report.
 #[derive(Args)]
@@ -28,17 +26,37 @@ pub(super) struct JudgeReportArgs {
     json: bool,
 }
 
+/// Prices of the replies.
+#[derive(Args)]
+pub(super) struct PriceArgs {
+    /// Price of a million tokens of prompts
+    #[arg(long, value_name = "MONEY", value_parser = price, requires = "price_out")]
+    price_in: Option<f64>,
+    /// Price of a million tokens of replies
+    #[arg(long, value_name = "MONEY", value_parser = price, requires = "price_in")]
+    price_out: Option<f64>,
+}
+
+impl PriceArgs {
+    /// Returns the prices, if they are given.
+    pub(super) fn prices(&self) -> Option<TokenPrices> {
+        let (prompts, replies) = self.price_in.zip(self.price_out)?;
+        Some(TokenPrices { prompts, replies })
+    }
+}
+
 /// Tokens and money of the replies.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct JudgeCost {
+struct JudgeCost {
     /// Tokens of all replies.
-    pub(super) tokens: TokenUsage,
-    /// Tokens of the replies of this run.
-    pub(super) tokens_of_this_run: TokenUsage,
+    tokens: TokenUsage,
+    /// Tokens of the replies of this run, of one that asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_of_this_run: Option<TokenUsage>,
     /// Price of all replies, if prices are given.
-    pub(super) money: Option<f64>,
+    money: Option<f64>,
     /// Whether tokens and price are lower bounds: the service does not say the tokens of some replies.
-    pub(super) is_lower_bound: bool,
+    is_lower_bound: bool,
 }
 
 /// Report, as `--json` prints it.
@@ -46,12 +64,13 @@ pub(super) struct JudgeCost {
 struct JudgeReport<'a> {
     #[serde(flatten)]
     table: &'a JudgeTable,
-    published: &'a [&'a PublishedResult],
+    published: &'a [PublishedResult],
     /// Cause that no published result compares.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_comparable: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<JudgeCost>,
+    /// Number of published results that are left out, by cause.
+    left_out: &'a BTreeMap<String, usize>,
+    cost: JudgeCost,
 }
 
 impl JudgeReportArgs {
@@ -82,25 +101,25 @@ impl JudgeReportArgs {
     ///
     /// # Errors
     /// When the description of the benchmark cannot be read, or a question that was sent has no single reply.
-    pub(super) fn print(
-        &self,
-        judge: &JudgeSpec,
-        judged: &[JudgedAnswer],
-        cost: Option<JudgeCost>,
-    ) -> anyhow::Result<()> {
-        let table = JudgeTable::new(judge, judged);
+    pub(super) fn print(&self, judged: &[JudgedAnswer], tokens_of_this_run: Option<TokenUsage>) -> anyhow::Result<()> {
+        let table = JudgeTable::new(judged);
+        let is_lower_bound = table.tokens.unknown_replies > 0;
+        let cost = JudgeCost { tokens: table.tokens, tokens_of_this_run, money: table.price, is_lower_bound };
         let benchmark = self.benchmark()?;
         let compared = benchmark.as_ref().map(|benchmark| table.comparable(benchmark, judged)).unwrap_or_default();
         if let Some(obstacle) = &compared.obstacle {
             output::note(&format!("no published result compares: {obstacle}"));
+        } else if let Some(left_out) = compared.shown_left_out() {
+            output::note(&left_out);
         }
         warn_of_several_models(judged);
         if self.json {
             let not_comparable = compared.obstacle.as_deref();
-            output::json(&JudgeReport { table: &table, published: &compared.published, not_comparable, cost })?;
+            let (published, left_out) = (&compared.published, &compared.left_out);
+            output::json(&JudgeReport { table: &table, published, not_comparable, left_out, cost })?;
         } else {
             print_table(&table, &compared.published)?;
-            cost.map_or(Ok(()), print_cost)?;
+            print_cost(cost);
         }
         let JudgeCounts { missing, failed, duplicate, .. } = table.counts;
         let n_failed = missing + failed + duplicate;
@@ -120,13 +139,8 @@ fn warn_of_several_models(judged: &[JudgedAnswer]) {
     }
 }
 
-fn print_table(table: &JudgeTable, published: &[&PublishedResult]) -> anyhow::Result<()> {
-    let models: Vec<&str> = table.models.iter().map(String::as_str).collect();
-    let models = if models.is_empty() { "no model".to_owned() } else { models.join(", ") };
-    let JudgeTable { judge, temperature, prompt_hash, .. } = table;
-    let prompt: String = prompt_hash.chars().take(16).collect();
-    let head = format!("judge {judge} by {models}, temperature {temperature}, prompt {prompt}");
-    output::line(&output::printable(&head))?;
+fn print_table(table: &JudgeTable, published: &[PublishedResult]) -> anyhow::Result<()> {
+    output::line(&output::printable(&format!("judge {}", table.identity)))?;
     let metrics: String = table.metrics.iter().map(|name| format!("  {name:<14} {:<14}", "95 %")).collect();
     let text = format!(
         "{:<24} {:>9} {:>6} {:>10} {:>7} {:>6} {:>8} {:>13}{metrics}",
@@ -149,7 +163,7 @@ fn print_table(table: &JudgeTable, published: &[&PublishedResult]) -> anyhow::Re
         let unit = if row.metric == PublishedMetric::JudgeAccuracy { " %" } else { "" };
         let PublishedResult { model, split, value, source, metric, .. } = row;
         let judge = row.judge.as_deref().unwrap_or_default();
-        let text = format!("published: {model} {} {value:.1}{unit} ({split}, {judge}, {source})", metric.name());
+        let text = format!("published: {model} {} {value:?}{unit} ({split}, {judge}, {source})", metric.name());
         output::line(&output::printable(&text))?;
     }
     Ok(())
@@ -158,10 +172,7 @@ fn print_table(table: &JudgeTable, published: &[&PublishedResult]) -> anyhow::Re
 fn line_of(row: &JudgeRow, table: &JudgeTable) -> String {
     let score = |name: &String| {
         let Some(mean) = row.scores.scores.get(name) else { return String::new() };
-        let (low, high) = mean.interval_95;
-        let (factor, digits, unit) = if name == JUDGE_SCORE { (table.max_score, 2, "") } else { (100.0, 1, " %") };
-        let value = format!("{:.digits$}{unit}", factor * mean.mean);
-        let interval = format!("{:.digits$} to {:.digits$}", factor * low, factor * high);
+        let (value, interval) = (table.shown(name, mean.mean), table.shown_interval(name, mean.interval_95));
         format!("  {value:<14} {interval:<14}")
     };
     let scores: String = table.metrics.iter().map(score).collect();
@@ -173,17 +184,19 @@ fn line_of(row: &JudgeRow, table: &JudgeTable) -> String {
     )
 }
 
-fn print_cost(cost: JudgeCost) -> anyhow::Result<()> {
+fn print_cost(cost: JudgeCost) {
     let JudgeCost { tokens, tokens_of_this_run: now, money, is_lower_bound } = cost;
     let at_least = if is_lower_bound { "at least " } else { "" };
     let money = money.map(|money| format!("; price {at_least}{money:.4}")).unwrap_or_default();
+    let now = now.map(|now| format!(", of which {} and {} in this run", now.prompt_tokens, now.completion_tokens));
     output::note(&format!(
-        "tokens: {at_least}{} of prompts and {} of replies, of which {} and {} in this run{money}",
-        tokens.prompt_tokens, tokens.completion_tokens, now.prompt_tokens, now.completion_tokens
+        "tokens: {at_least}{} of prompts and {} of replies{}{money}",
+        tokens.prompt_tokens,
+        tokens.completion_tokens,
+        now.unwrap_or_default()
     ));
     if is_lower_bound {
         let n = tokens.unknown_replies;
         output::warning(&format!("the service does not say the tokens of {n} replies, which are not in these numbers"));
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use vidense::batch::store::{ANSWERS, StoredResults};
 use vidense::error::Error;
 use vidense::eval::benchmark::{AnswerStatus, RUN, ScoredAnswer};
+use vidense::eval::judge::Judgements;
 use vidense::eval::matrix::{CellCost, CellOutcome, CellState};
 
 use super::super::benchmark::PreparedBenchmark;
@@ -77,11 +78,18 @@ impl CellFiles<'_> {
             answers: Vec::new(),
             cost: None,
             error: Some(error.to_owned()),
+            judgements: Judgements::default(),
         };
         if let Some(error) = error {
             return Ok(failed(error));
         }
-        let incomplete = CellOutcome { state: CellState::Incomplete, answers: Vec::new(), cost: None, error: None };
+        let incomplete = CellOutcome {
+            state: CellState::Incomplete,
+            answers: Vec::new(),
+            cost: None,
+            error: None,
+            judgements: Judgements::default(),
+        };
         let Some(results) = self.results()? else { return Ok(incomplete) };
         let answers = self.benchmark.answers(&results)?;
         let n = answers.len();
@@ -89,6 +97,10 @@ impl CellFiles<'_> {
         if answers.len() < n {
             return Ok(incomplete);
         }
-        Ok(CellOutcome { state: CellState::Done, answers, cost: Some(CellCost::of(&results)?), error: None })
+        let cost = Some(CellCost::of(&results)?);
+        // Other scores of the cell stand without its judges.
+        let judgements = Judgements::read(&self.dir, &answers)
+            .unwrap_or_else(|error| Judgements { all: Vec::new(), notes: vec![error.to_string()] });
+        Ok(CellOutcome { state: CellState::Done, answers, cost, error: None, judgements })
     }
 }

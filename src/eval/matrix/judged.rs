@@ -1,0 +1,237 @@
+//! Judged scores of cells: a column for each metric of each judge, so that scores of different judges never share one.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::table::{MatrixRow, reported_row};
+use crate::eval::benchmark::BenchmarkSpec;
+use crate::eval::judge::{JudgeIdentity, JudgeTable, Judgements, format_interval, format_value};
+use crate::eval::metrics::ClusteredMean;
+
+/// Scores of a cell by one judge.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CellJudgement {
+    /// Judge.
+    #[serde(flatten)]
+    pub judge: JudgeIdentity,
+    /// Scores by metric, over the units that the benchmark averages over.
+    pub scores: BTreeMap<String, JudgedMean>,
+}
+
+/// Mean of a judged metric.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JudgedMean {
+    /// Name of the metric in papers, or its own.
+    pub title: String,
+    /// Highest points, of a metric in points: the mean is a share of them.
+    pub max_points: Option<f64>,
+    /// Mean, a share.
+    #[serde(flatten)]
+    pub mean: ClusteredMean,
+}
+
+/// Column of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct JudgedColumn {
+    /// Judge.
+    #[serde(flatten)]
+    pub judge: JudgeIdentity,
+    /// Number of the judge in the table, from 1.
+    pub number: usize,
+    /// Metric.
+    pub metric: String,
+    /// Name of the metric in papers, or its own.
+    pub title: String,
+}
+
+/// Returns the scores of a cell, of the average that the benchmark reports.
+pub(super) fn cell_judgements(judgements: &Judgements, spec: &BenchmarkSpec) -> Vec<CellJudgement> {
+    let of_table = |table: &JudgeTable| {
+        let row = reported_row(table.rows.iter().map(|row| row.scores.clone()).collect(), spec);
+        let score = |metric: &str| {
+            let mean = row.as_ref()?.scores.get(metric)?.clone();
+            let max_points = table.max_points.get(metric).copied();
+            Some((metric.to_owned(), JudgedMean { title: table.title(metric), max_points, mean }))
+        };
+        CellJudgement { judge: table.identity.clone(), scores: table.judged_metrics().filter_map(score).collect() }
+    };
+    judgements.all.iter().map(|judgement| of_table(&judgement.table)).collect()
+}
+
+/// Returns the columns of all cells: judges in the order in which cells have them.
+pub(super) fn judged_columns(rows: &[MatrixRow]) -> Vec<JudgedColumn> {
+    let mut columns: Vec<JudgedColumn> = Vec::new();
+    let mut judges: Vec<&JudgeIdentity> = Vec::new();
+    for judgement in rows.iter().flat_map(|row| &row.judged) {
+        let known = judges.iter().position(|judge| **judge == judgement.judge);
+        let index = known.unwrap_or(judges.len());
+        if known.is_none() {
+            judges.push(&judgement.judge);
+        }
+        for (metric, score) in &judgement.scores {
+            let (number, judge) = (index + 1, judgement.judge.clone());
+            if !columns.iter().any(|column| column.number == number && column.metric == *metric) {
+                columns.push(JudgedColumn { judge, number, metric: metric.clone(), title: score.title.clone() });
+            }
+        }
+    }
+    columns.sort_by_key(|column| column.number);
+    columns
+}
+
+/// Names the judges, and what is not shown: published results by other judges, which are removed from the rows, and
+/// judged answers of a cell.
+pub(super) fn judged_notes(columns: &[JudgedColumn], rows: &mut [MatrixRow]) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for column in columns {
+        let note = format!("({}): {}", column.number, column.judge);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    if notes.len() > 1 {
+        notes.push("scores of different judges do not compare".to_owned());
+    }
+    let n_left_out = if columns.is_empty() { 0 } else { rows.iter_mut().map(keep_same_judge).sum() };
+    if n_left_out > 0 {
+        notes.push(format!("{n_left_out} published results are left out: of other judges than those of their cells"));
+    }
+    for row in rows {
+        notes.extend(row.judged_notes.iter().map(|note| format!("{}: {note}", row.cell)));
+    }
+    notes
+}
+
+/// Removes the published results by other judging models than the cell's, and returns their number.
+fn keep_same_judge(row: &mut MatrixRow) -> usize {
+    let n = row.published.len();
+    let models: Vec<&JudgeIdentity> = row.judged.iter().map(|judgement| &judgement.judge).collect();
+    let is_same = |judge: &String| models.iter().any(|known| known.models.len() == 1 && known.models.contains(judge));
+    row.published.retain(|result| result.judge.as_ref().is_none_or(is_same));
+    n - row.published.len()
+}
+
+impl JudgedColumn {
+    /// Returns the score of a cell.
+    fn score<'r>(&self, row: &'r MatrixRow) -> Option<&'r JudgedMean> {
+        row.judged.iter().find(|judgement| judgement.judge == self.judge)?.scores.get(&self.metric)
+    }
+
+    /// Returns the titles of the column and of its interval for readers.
+    pub(super) fn head(&self) -> [String; 2] {
+        [format!("{} ({})", self.title, self.number), "95 %".to_owned()]
+    }
+
+    /// Returns the mean and the interval for readers.
+    pub(super) fn cells(&self, row: &MatrixRow) -> [String; 2] {
+        let cells = self.score(row).map(|JudgedMean { max_points, mean, .. }| {
+            [format_value(*max_points, mean.mean), format_interval(*max_points, mean.interval_95)]
+        });
+        cells.unwrap_or_default()
+    }
+
+    /// Returns the titles in CSV: metric, judge, models, temperature, and the hash of the prompt.
+    pub(super) fn csv_head(&self) -> [String; 3] {
+        let JudgeIdentity { judge, temperature, .. } = &self.judge;
+        let (models, hash) = (self.judge.shown_models(), self.judge.short_hash());
+        let name = format!("{}/{judge}/{models}/{temperature}/{hash}", self.metric);
+        [name.clone(), format!("{name}_low"), format!("{name}_high")]
+    }
+
+    /// Returns the mean and the interval, as shares.
+    pub(super) fn shares(&self, row: &MatrixRow) -> [Option<f64>; 3] {
+        let mean = self.score(row).map(|score| &score.mean);
+        [mean.map(|mean| mean.mean), mean.map(|mean| mean.interval_95.0), mean.map(|mean| mean.interval_95.1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::benchmark::PublishedMetric;
+    use crate::eval::matrix::{CellState, MatrixTable, PublishedCell};
+
+    fn judgement(model: &str, share: f64) -> CellJudgement {
+        let judge = JudgeIdentity {
+            judge: "video-chatgpt-detail".to_owned(),
+            models: [model.to_owned()].into(),
+            temperature: 0.0,
+            prompt_hash: "0123456789abcdef0".to_owned(),
+            judge_hash: "x".to_owned(),
+        };
+        let mean = ClusteredMean { mean: share, interval_95: (0.25, 0.75), n_clusters: 4 };
+        let mean = JudgedMean { title: "DO".to_owned(), max_points: Some(5.0), mean };
+        CellJudgement { judge, scores: [("judge_score".to_owned(), mean)].into() }
+    }
+
+    fn row(cell: &str, judged: Vec<CellJudgement>) -> MatrixRow {
+        let published = |judge: &str| PublishedCell {
+            cell: serde_json::Map::new(),
+            split: "test".to_owned(),
+            metric: PublishedMetric::JudgeScore,
+            value: 2.5,
+            judge: Some(judge.to_owned()),
+            source: "s".to_owned(),
+            cells: vec![0],
+        };
+        MatrixRow {
+            cell: cell.to_owned(),
+            labels: vec![cell.to_owned()],
+            state: CellState::Done,
+            error: None,
+            questions: 8,
+            failed: 0,
+            unparsed: 0,
+            missing: 0,
+            scores: BTreeMap::new(),
+            judged,
+            judged_notes: vec!["judge/judged.jsonl: of other answers".to_owned()],
+            compared: None,
+            cost: None,
+            published: vec![published("m-0125"), published("m-0613")],
+        }
+    }
+
+    #[test]
+    fn each_judge_has_a_column_of_its_own_and_published_results_of_its_model() {
+        let mut rows = vec![
+            row("a", vec![judgement("m-0125", 0.5)]),
+            row("b", vec![judgement("m-0613", 0.7)]),
+            row("c", Vec::new()),
+        ];
+        let judged = judged_columns(&rows);
+        assert_eq!(judged.iter().map(|column| column.number).collect::<Vec<_>>(), [1, 2]);
+        let notes = judged_notes(&judged, &mut rows);
+        let expected = [
+            "(1): video-chatgpt-detail by m-0125, temperature 0, prompt 0123456789abcdef",
+            "(2): video-chatgpt-detail by m-0613, temperature 0, prompt 0123456789abcdef",
+            "scores of different judges do not compare",
+            "4 published results are left out: of other judges than those of their cells",
+            "a: judge/judged.jsonl: of other answers",
+            "b: judge/judged.jsonl: of other answers",
+            "c: judge/judged.jsonl: of other answers",
+        ];
+        assert_eq!(notes, expected);
+        let judges: Vec<Vec<&str>> =
+            rows.iter().map(|row| row.published.iter().filter_map(|row| row.judge.as_deref()).collect()).collect();
+        assert_eq!(judges, [vec!["m-0125"], vec!["m-0613"], Vec::new()]);
+        let table = MatrixTable {
+            benchmark: "x".to_owned(),
+            split: "test".to_owned(),
+            axes: vec!["cell".to_owned()],
+            metrics: Vec::new(),
+            judged,
+            baseline: "a".to_owned(),
+            rows,
+            notes: Vec::new(),
+        };
+        let text = table.to_text();
+        assert!(text.contains("cell  DO (1)  95 %          DO (2)  95 %          difference"), "{text}");
+        assert!(text.contains("a     2.50    1.25 to 3.75                        baseline"), "{text}");
+        assert!(text.contains("b                           3.50    1.25 to 3.75"), "{text}");
+        let csv = String::from_utf8(table.to_csv().expect("in memory")).expect("text");
+        assert!(csv.contains(",judge_score/video-chatgpt-detail/m-0613/0/0123456789abcdef,"), "{csv}");
+        assert!(csv.contains("b,b,done,8,0,0,0,,,,0.7,0.25,0.75,"), "{csv}");
+    }
+}
