@@ -381,7 +381,8 @@ mod tests {
         let model = if model.is_empty() { "null".to_owned() } else { format!("\"{model}\"") };
         let judge = format!(
             "{{\"name\": \"j\", \"model\": {model}, \"temperature\": {temperature}, \"prompt_hash\": \"p\", \"max_score\": 5, \
-             \"judge_hash\": \"h\", \"replies\": {replies}, \"pred\": null, \"score\": null, \"status\": \"{status}\"}}"
+             \"judge_hash\": \"h\", \"custom_id\": \"j/q/0\", \"usage\": {{\"prompt_tokens\": 1, \"completion_tokens\": 1}}, \
+             \"replies\": {replies}, \"pred\": null, \"score\": null, \"status\": \"{status}\"}}"
         );
         line(id, "v", r#"{"exact": 0.0, "judge_score": 0.5}"#)
             .replace("\"given\"", &format!("\"judge\": {judge}, \"given\""))

@@ -257,7 +257,8 @@ fn replies_of_a_batch_are_joined_and_every_question_counts() {
             "name": "video-chatgpt-qa", "model": "m-0125", "temperature": 0.0,
             "prompt_hash": judge.prompt_hash(), "max_score": 5.0, "judge_hash": judge.hash(),
             "custom_id": id_of("yes"),
-            "usage": { "prompt_tokens": 100, "completion_tokens": 10, "unknown_replies": 0 }, "replies": [YES], "pred": "yes", "score": 4.0, "status": "judged",
+            "usage": { "prompt_tokens": 100, "completion_tokens": 10, "unknown_replies": 0 },
+            "replies": [YES], "pred": "yes", "score": 4.0, "status": "judged",
         })
     );
     assert_eq!(
