@@ -1,8 +1,8 @@
 //! TempCompass: an object from video to temporal aspect to questions with answers, one file a task.
 //!
 //! Options stand in the question's text, a line each: `A. ...` in multiple choice, `Option 1: ...`, `Sentence A: ...`
-//! or `Caption A: ...` in caption matching; the answer is such a line. A caption is scored by a judge, which is given the
-//! first multiple-choice question about the same video and aspect: it is the rubric, its answer the reference.
+//! or `Caption A: ...` in caption matching; the answer is such a line. A caption is scored by a judge, which is given
+//! the first multiple-choice question about the same video and aspect: it is the rubric, its answer the reference.
 
 use std::path::{Path, PathBuf};
 

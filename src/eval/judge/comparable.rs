@@ -1,8 +1,8 @@
 //! Published results that compare with judged answers.
 //!
 //! Judges differ by more than models do (versions of one by up to 11 points on the same answers, FreeVA, arXiv
-//! 2405.07798), so a result stands beside a score only if everything is equal that is known: the whole split, a reply to
-//! every request, the built-in judge as it is, and the judging model by its full name. Others are counted by cause.
+//! 2405.07798), so a result stands beside a score only if everything is equal that is known: the whole split, a reply
+//! to every request, the built-in judge as it is, and the judging model by its full name. Others are counted by cause.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -1,8 +1,8 @@
 //! Judged answers: the join of answers and replies, their scores, and the recount of kept replies.
 //!
-//! A line is a [`ScoredAnswer`] with further scores and a [`JudgeRecord`]: `judge_accuracy` is 1 if the judge accepts the
-//! answer, `judge_score` is its score over the highest one, so between 0 and 1; a judge of several scores gives the share
-//! of their sum, and that of each as `judge_<key>`. Questions without a verdict score 0.
+//! A line is a [`ScoredAnswer`] with further scores and a [`JudgeRecord`]: `judge_accuracy` is 1 if the judge accepts
+//! the answer, `judge_score` is its score over the highest one, so between 0 and 1; a judge of several scores gives the
+//! share of their sum, and that of each as `judge_<key>`. Questions without a verdict score 0.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -2,10 +2,10 @@
 //!
 //! [`JudgeSpec`] is the prompt, from `evals/judges/*.yaml`; [`JudgeRequests`] makes one request for each question, or
 //! for each pair of VCG-Bench's consistency; [`JudgeReplies`] are the replies by the request's id; [`judge_answers`]
-//! joins them and scores, [`recount`] scores kept replies again, [`JudgeTable`] has the means, [`ComparableResults`] the
-//! published results that compare. [`Judgements`] finds the judged answers of an evaluation. [`ask_judge`] sends the
-//! requests to a service. A reply that is missing, failed, ambiguous or not parsed is a wrong answer, and counted: no
-//! verdict is guessed. Called by `eval judge`, reports and matrices.
+//! joins them and scores, [`recount`] scores kept replies again, [`JudgeTable`] has the means, [`ComparableResults`]
+//! the published results that compare. [`Judgements`] finds the judged answers of an evaluation. [`ask_judge`] sends
+//! the requests to a service. A reply that is missing, failed, ambiguous or not parsed is a wrong answer, and counted:
+//! no verdict is guessed. Called by `eval judge`, reports and matrices.
 
 mod ask;
 mod batch;

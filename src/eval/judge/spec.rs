@@ -73,8 +73,8 @@ pub struct JudgeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abbreviation: Option<String>,
     /// Text of the turn, with the placeholders `{prediction}` and `{answer}` (the reference) or `{rubric}` (scoring
-    /// points, or a question with options), and `{question}` where the judge is told it; for pairs of questions with one
-    /// reference `{question_1}`, `{question_2}`, `{answer}`, `{prediction_1}`, `{prediction_2}`.
+    /// points, or a question with options), and `{question}` where the judge is told it; for pairs of questions with
+    /// one reference `{question_1}`, `{question_2}`, `{answer}`, `{prediction_1}`, `{prediction_2}`.
     pub user: String,
     /// Kind of verdict.
     pub verdict: VerdictKind,
@@ -135,9 +135,10 @@ impl JudgeSpec {
         self.max_score.unwrap_or(1.0)
     }
 
-    /// Returns the hash (BLAKE3) of the description without its source, as JSON: all settings that scores depend on.
+    /// Returns the hash (BLAKE3) of the description without its source and abbreviation, as JSON: all settings that
+    /// scores depend on.
     pub fn hash(&self) -> String {
-        let settings = Self { source: String::new(), ..self.clone() };
+        let settings = Self { source: String::new(), abbreviation: None, ..self.clone() };
         // A value of a description is a value of JSON.
         let json = serde_json::to_value(settings).unwrap_or_default().to_string();
         blake3::hash(json.as_bytes()).to_hex().to_string()

@@ -1,7 +1,7 @@
 //! Report of an evaluation: `report.md`, `report.html` and the plot `scores.svg`, from the files of its directory alone.
 //!
-//! `contents` collects what is reported, `examples` chooses wrong answers, `thumbnails` reads their frames, `tables` and
-//! `judged` format, `markdown` and `html` render, `plot` draws. The same directory gives the same bytes. Called by
+//! `contents` collects what is reported, `examples` chooses wrong answers, `thumbnails` reads their frames, `tables`
+//! and `judged` format, `markdown` and `html` render, `plot` draws. The same directory gives the same bytes. Called by
 //! `eval --out`, `eval judge` and `eval report`.
 
 mod contents;

@@ -10,8 +10,8 @@ use crate::cli::output;
 /// Write report.md, report.html and scores.svg of an evaluation again
 ///
 /// Scores with intervals, also those of judges, published results of the same split, wrong answers with thumbnails,
-/// failures. Nothing is asked or scored: the report is made of evaluation.json, scored.jsonl, run/ and the judged answers
-/// in judges/.
+/// failures. Nothing is asked or scored: the report is made of evaluation.json, scored.jsonl, run/ and the judged
+/// answers in judges/.
 #[derive(Args)]
 pub(super) struct EvaluationReport {
     /// Directory that vidense eval BENCHMARK.yaml --out wrote
