@@ -1,4 +1,4 @@
-"""lmms-eval 0.7.3 with `--model openai` on a task of coloured shapes, as `vidense eval export` writes its directory.
+"""lmms-eval 0.7.3 with `--model openai` on tasks of coloured shapes, as `vidense eval export` writes their directories.
 
 With `pass_video_url` the server reads the clips: answers, scores and accuracies equal those of `vidense eval`, question
 for question, and so do the samples that `vidense eval export` makes of the evaluation. Without it, lmms-eval samples
@@ -6,6 +6,7 @@ and enlarges the frames itself and sends PNG images; every question is answered,
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,11 +20,17 @@ from world import BINARY, MODEL, ROOT, World
 
 N_FRAMES = 8
 GOLDEN = ROOT / "tests" / "golden" / "eval" / "lmms_eval_files.json"
+# Open questions by equality, and the same as multiple choice.
 SPECS = {
     "shapes": {
         "format": {"questions": {"questions": "questions.jsonl"}},
         "prompt": {"text": "{question}", "source": "vidense world"},
         "metrics": ["exact"],
+    },
+    "shapes_choice": {
+        "format": {"mlvu": {"tasks": [{"questions": "choices.json", "videos": "."}]}},
+        "prompt": {"text": "{question}{options}", "source": "vidense world"},
+        "metrics": ["choice"],
     },
 }
 
@@ -31,6 +38,20 @@ SPECS = {
 def lines(path):
     """The objects of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def choices(questions):
+    """Questions with two options, the right one at alternating positions, the other the answer of a like question."""
+    rows = []
+    for number, question in enumerate(questions):
+        right = question["answer"]
+        others = [other["answer"] for other in questions if other["type"] == question["type"]]
+        others = [answer for answer in others if answer != right]
+        candidates = [right, others[number % len(others)] if others else "none of these"]
+        row = {"video": question["video"], "question": question["question"], "answer": right}
+        candidates = candidates[::-1] if number % 2 else candidates
+        rows.append({**row, "question_type": question["type"], "candidates": candidates})
+    return rows
 
 
 def structure(value):
@@ -47,6 +68,7 @@ class LmmsEvalTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.world = World("lmms_eval", seed=7202, n_videos=12)
+        (cls.world.clips / "choices.json").write_text(json.dumps(choices(cls.world.questions)))
         for name, spec in SPECS.items():
             description = cls.world.folder / f"{name}.yaml"
             description.write_text(json.dumps({"name": name, "split": "test", "source": "vidense world", **spec}))
@@ -74,7 +96,8 @@ class LmmsEvalTest(unittest.TestCase):
             *("--tasks", ",".join(SPECS), "--include_path", str(cls.world.folder / "tasks")),
             *("--batch_size", "1", "--output_path", str(out), "--log_samples"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+        environment = {**os.environ, "VIDENSE": str(BINARY)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=environment)
         assert list(out.rglob("*_samples_*.jsonl")), f"no samples written: {done.stderr[-3000:]}"
         return out
 
@@ -132,6 +155,7 @@ class LmmsEvalTest(unittest.TestCase):
         for value in results.values():
             if isinstance(value, dict) and "shapes" in value:
                 value["vidense"] = value.pop("shapes")
+                value.pop("shapes_choice")
         for key in ("usage", "efficiency"):
             results[key].pop("by_task")
         golden = json.loads(GOLDEN.read_text())

@@ -100,7 +100,7 @@ pub struct BenchmarkQuestion {
 
 impl BenchmarkQuestion {
     /// Makes an open question with one reference.
-    fn open(id: impl Into<String>, video: VideoLookup, question: &str, reference: &str) -> Self {
+    pub(in crate::eval) fn open(id: impl Into<String>, video: VideoLookup, question: &str, reference: &str) -> Self {
         Self {
             id: id.into(),
             video,

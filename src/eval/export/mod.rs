@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 pub use hugging_face::write_dataset;
-pub use lmms_eval::{ExportedEvaluation, write_lmms_samples, write_lmms_task};
+pub use lmms_eval::{DocumentScore, ExportedEvaluation, score_document, write_lmms_samples, write_lmms_task};
 pub use manifest::write_manifest;
 
 use super::benchmark::{BenchmarkSpec, BenchmarkTasks};

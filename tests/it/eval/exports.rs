@@ -1,6 +1,7 @@
 //! Exports of benchmarks, and answers of `vidense batch` scored by `eval --results`.
 
-use std::process::Output;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -74,12 +75,57 @@ fn a_task_of_lmms_eval_has_prompts_labels_and_paths() {
     let task = std::fs::read_to_string(replica.path("t/shapes.yaml")).unwrap();
     let data = replica.path("t/questions.jsonl");
     assert!(task.starts_with("task: \"shapes\"\n") && task.contains(&format!("\"test\":{data:?}")), "{task}");
+    let functions = std::fs::read_to_string(replica.path("t/utils.py")).unwrap();
+    assert!(functions.starts_with("METRIC = \"choice\"\n\nimport json\n"), "{functions}");
     // The description is not written over.
     let over = run(&replica, &[&export[..6], &["lmms-eval", "--task", "spec", "--out", "@."]].concat());
     assert!(over.status.code() == Some(2) && read_json(&replica.path("q.json")).is_array(), "{over:?}");
     assert!(std::fs::read_to_string(replica.path("spec.yaml")).unwrap().contains("name: Shapes"));
     let odd = run(&replica, &[&export[..8], &["../x", "--out", "@u"]].concat());
     assert!(String::from_utf8_lossy(&odd.stderr).contains("invalid task name `../x`"), "{odd:?}");
+}
+
+/// Runs `eval score` over these lines.
+fn score(metric: &str, lines: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vidense"));
+    command.args(["eval", "score", "--metric", metric]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    process.wait_with_output().unwrap()
+}
+
+#[test]
+fn answers_to_a_task_of_lmms_eval_are_scored_as_by_eval() {
+    let replica = shapes(&[]);
+    let evaluated = run(&replica, &["eval", "@spec.yaml", "--data", "@.", "--answers", "@scored.jsonl"]);
+    assert_eq!(evaluated.status.code(), Some(0), "{evaluated:?}");
+    let export = ["eval", "export", "@spec.yaml", "--data", "@.", "--to", "lmms-eval", "--out", "@t"];
+    assert_eq!(run(&replica, &export).status.code(), Some(0));
+    let (documents, scored) = (lines(&replica, "t/questions.jsonl"), lines(&replica, "scored.jsonl"));
+    let mut given = String::new();
+    for (document, answer) in documents.iter().zip(&scored) {
+        let mut line = document.clone();
+        line["given"] = answer["given"].clone();
+        given.push_str(&format!("{line}\n"));
+    }
+    let output = score("choice", &given);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let found: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((found.len(), scored.len()), (12, 12));
+    for (found, expected) in found.iter().zip(&scored) {
+        assert_eq!((&found["score"], &found["question_id"]), (&expected["scores"]["choice"], &expected["question_id"]));
+        assert_eq!((&found["parsed"], &found["status"]), (&expected["parsed"], &expected["status"]));
+    }
+    let refused = score("choice", &format!("{}\n{{}}\n", given.lines().next().unwrap()));
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(
+        (refused.status.code(), error.contains("line 2: missing field `question_id`")),
+        (Some(2), true),
+        "{error}"
+    );
+    let unknown = score("bleu", "");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("unknown metric `bleu`"), "{unknown:?}");
 }
 
 #[test]

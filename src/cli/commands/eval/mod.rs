@@ -10,6 +10,7 @@ mod judge;
 mod matrix;
 mod questions;
 mod report;
+mod score;
 mod table;
 
 use std::fs::File;
@@ -28,6 +29,7 @@ use self::export::ExportBenchmark;
 use self::flags::BenchmarkArgs;
 use self::judge::JudgeCommand;
 use self::report::EvaluationReport;
+use self::score::ScoreDocuments;
 use crate::cli::args::PlanArgs;
 use crate::cli::limits::ItemLimitArgs;
 use crate::cli::session::Session;
@@ -78,6 +80,7 @@ enum EvalSubcommand {
     Judge(JudgeCommand),
     Report(EvaluationReport),
     Export(ExportBenchmark),
+    Score(ScoreDocuments),
 }
 
 impl Eval {
@@ -91,6 +94,7 @@ impl Eval {
             Some(EvalSubcommand::Judge(judge)) => return judge.run(),
             Some(EvalSubcommand::Report(report)) => return report.run(),
             Some(EvalSubcommand::Export(export)) => return export.run(),
+            Some(EvalSubcommand::Score(score)) => return score.run(),
             None => {}
         }
         let questions = self.questions.clone().unwrap_or_default();

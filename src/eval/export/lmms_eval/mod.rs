@@ -1,5 +1,6 @@
 //! lmms-eval 0.7.3, both ways: a task directory whose questions its model `openai` asks `vidense serve` (`task`), and
-//! the results of an evaluation in the files of its `--log_samples` (`samples`, `results`).
+//! the results of an evaluation in the files of its `--log_samples` (`samples`, `results`). `score` scores the answers to
+//! a task.
 //!
 //! Both have the same documents (`document`) in the order of the data set, so that `doc_id` is the index of a question
 //! in either, where no video is missing.
@@ -7,9 +8,11 @@
 mod document;
 mod results;
 mod samples;
+mod score;
 mod task;
 
 pub use samples::{ExportedEvaluation, write_lmms_samples};
+pub use score::{DocumentScore, score_document};
 pub use task::write_lmms_task;
 
 use serde_json::{Value, json};

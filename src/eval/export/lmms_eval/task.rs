@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::document::{absolute, documents};
 use super::{check_task_name, task_config};
 use crate::error::{Error, Result};
-use crate::eval::benchmark::BenchmarkVideo;
+use crate::eval::benchmark::{BenchmarkVideo, Measure};
 use crate::eval::dataset::{BenchmarkQuestion, QuestionReference};
 use crate::eval::export::{ExportedBenchmark, add_line};
 use crate::video::Window;
@@ -16,19 +16,21 @@ use crate::video::Window;
 const QUESTIONS: &str = "questions.jsonl";
 /// File name of the functions that the task names.
 const FUNCTIONS: &str = "utils.py";
-/// Functions of the task. A choice is the label with which an answer begins, a letter or a number.
+/// Functions of the task, after the name of its metric. They call `vidense eval score`.
 const PYTHON: &str = include_str!("utils.py");
 
-/// Writes the task `name`: `<name>.yaml`, `questions.jsonl` and `utils.py`, and `pipeline.yaml` for `vidense serve`, with
-/// the system text and the beginning of answers of the benchmark.
+/// Writes the task `name`: `<name>.yaml`, `questions.jsonl` and `utils.py`, which scores by the benchmark's first
+/// measure as `eval` does, and `pipeline.yaml` for `vidense serve`, with the system text and the beginning of answers
+/// of the benchmark.
 ///
 /// # Errors
-/// A name other than of letters, digits and underscores; questions about clips,
+/// A name other than of letters, digits and underscores; a measure that needs WordNet; questions about clips,
 /// directories with a rate or videos with subtitles between their frames, which lmms-eval does not send; questions
 /// without a published answer; a path that is not UTF-8; a directory that cannot be written.
 pub fn write_lmms_task(benchmark: &ExportedBenchmark<'_>, name: &str, out: &Path) -> Result<()> {
     check_task_name(name)?;
     benchmark.refuse_subtitles()?;
+    let functions = functions(benchmark.spec.metrics.first().copied())?;
     benchmark.tasks.videos.iter().try_for_each(check_sent)?;
     let is_hidden = |question: &&BenchmarkQuestion| question.reference == QuestionReference::Hidden;
     if let Some(question) = benchmark.questions.iter().find(is_hidden) {
@@ -41,10 +43,23 @@ pub fn write_lmms_task(benchmark: &ExportedBenchmark<'_>, name: &str, out: &Path
         }
     }
     benchmark.write(out, QUESTIONS, &lines)?;
-    benchmark.write(out, FUNCTIONS, PYTHON.as_bytes())?;
+    benchmark.write(out, FUNCTIONS, functions.as_bytes())?;
     let config = task_config(name, &absolute(&out.join(QUESTIONS))?);
     benchmark.write(out, &format!("{name}.yaml"), yaml(&config).as_bytes())?;
     benchmark.write_pipeline(out)
+}
+
+/// Returns the functions. A string of JSON is one of Python.
+fn functions(measure: Option<Measure>) -> Result<String> {
+    match measure {
+        Some(measure) if !measure.needs_wordnet() => {
+            Ok(format!("METRIC = {}\n\n{PYTHON}", Value::from(measure.name())))
+        }
+        _ => {
+            let rule = "the first metric of this benchmark needs WordNet, which a task of lmms-eval does not have";
+            Err(Error::invalid(rule).with_hint("--to lmms-eval-samples, of an evaluation"))
+        }
+    }
 }
 
 /// Refuses a video of which lmms-eval sends the path alone.

@@ -1,4 +1,12 @@
-import re
+import json
+import os
+import shutil
+import subprocess
+
+# The program that scores an answer as `vidense eval` does.
+VIDENSE = os.environ.get("VIDENSE", "vidense")
+if shutil.which(VIDENSE) is None:
+    raise FileNotFoundError(f"`{VIDENSE}` scores the answers: put it on the PATH, or name it in VIDENSE")
 
 
 def doc_to_visual(doc):
@@ -6,10 +14,12 @@ def doc_to_visual(doc):
 
 
 def process_results(doc, results):
-    given = results[0].strip()
-    if doc["options"]:
-        label = re.match(r"\W*(?:[Oo]ption\s+)?([A-Z]|[0-9]+)\b", given)
-        given = label.group(1) if label else ""
     # A request whose retries failed has a text of lmms-eval, which is no answer.
-    is_failed = given.startswith("[LMMS_EVAL_REQUEST_FAILED")
-    return {"score": float(not is_failed and given in doc["answers"])}
+    if results[0].startswith("[LMMS_EVAL_REQUEST_FAILED"):
+        return {"score": 0.0}
+    line = json.dumps({**doc, "given": results[0]})
+    command = [VIDENSE, "eval", "score", "--metric", METRIC]
+    done = subprocess.run(command, input=line, capture_output=True, text=True, encoding="utf-8", check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return {"score": json.loads(done.stdout)["score"]}
