@@ -9,8 +9,7 @@ use std::collections::BTreeSet;
 use regex::{Match, Regex};
 
 use super::patterns::{
-    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, DENIAL, DESCRIBED, END, EXCLUSION, INITIALS, LINE, LIST, MARKED,
-    NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, STATEMENT, WRONG,
+    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, CONDITION, DENIAL, DESCRIBED, END, EXCLUSION, LINE, LIST, MARKED, NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, RETRACTION, STATEMENT, SYMBOL, THING, WRONG,
 };
 use super::texts::{after_words, choice_words};
 use crate::eval::dataset::ChoiceOptions;
@@ -60,6 +59,9 @@ impl<'a> ChoiceAnswer<'a> {
 
     /// Returns the label that is the whole of a text.
     fn only_label(&self, text: &str) -> Option<usize> {
+        if text.ends_with(['+', '#', '%']) {
+            return None;
+        }
         let mut chars = text.trim_matches(|c: char| !c.is_alphanumeric()).chars();
         let label = chars.next().filter(|_| chars.next().is_none())?;
         self.index(label.to_ascii_uppercase())
@@ -78,11 +80,14 @@ impl<'a> ChoiceAnswer<'a> {
             (&DESCRIBED, LabelForm::Plain),
             (&PRONOUN, LabelForm::Plain),
             (&AFFIRMED, LabelForm::Closed),
+            (&RETRACTION, LabelForm::Plain),
         ];
         for (pattern, form) in forms {
             for (start, label) in labels(pattern.as_ref(), self.text) {
                 let (before, statement) = (self.before(start), &self.text[start..label.start()]);
-                if is_match(&WRONG, before) || is_match(&EXCLUSION, statement) {
+                if [&WRONG, &CONDITION].into_iter().any(|pattern| is_match(pattern, before))
+                    || is_match(&EXCLUSION, statement)
+                {
                     continue;
                 }
                 let meant = self.meant_by(label, form);
@@ -141,7 +146,8 @@ impl<'a> ChoiceAnswer<'a> {
         let end = list.last().and_then(|last| self.after_text(end, *last)).unwrap_or(end);
         let other = self.other_text(rest, index).or_else(|| self.other_text_before(label.start(), index));
         let is_taken_back = other.is_none() && is_match(&REJECTION, end) || is_match(&ASKED, end);
-        if is_taken_back || is_match(&NEGATED, self.before(label.start())) {
+        let before = self.before(label.start());
+        if is_taken_back || is_match(&NEGATED, before) || is_match(&THING, before) {
             return Vec::new();
         }
         match list.len() {
@@ -208,11 +214,12 @@ impl<'a> ChoiceAnswer<'a> {
         let is_free = || form != LabelForm::Plain || !self.is_name(index) || begins_sentence(rest);
         match rest.chars().next() {
             None | Some('\n') => true,
+            _ if is_match(&SYMBOL, rest) => continues(),
             Some(c) if c.is_whitespace() => {
                 let next = rest.trim_start();
                 next.is_empty() || continues() || next.starts_with(['-', '–', '—', '(']) && is_free()
             }
-            Some('.') => !is_match(&INITIALS, rest) || continues(),
+            Some('.') => true,
             Some(',') => form == LabelForm::Announced || continues(),
             Some('\'' | '-' | '–' | '—') => !is_within_word(rest) || continues(),
             Some(')' | ':' | ';') => is_free() || continues(),

@@ -49,13 +49,14 @@ pub(super) static PRONOUN: Pattern = LazyLock::new(|| {
 /// Predicate that affirms a label: `is the correct answer`.
 const AFFIRMATION: &str = concat!(
     r"is\s+(?:\w+ly\s+)?(?:the\s+)?(?:most\s+|only\s+)?",
-    r"(?:correct|right|best|better|true|accurate|appropriate|likely|plausible|suitable)",
+    r"(?:correct|right|best|better|true|accurate|appropriate|likely|plausible|suitable|answer)",
     r"(?:\s+(?:answer|option|choice|one|match|caption|sentence|description|statement))?",
     r"(?:\s*(?:[.,;:!)*]|$)|\s+(?:because|since|as|here|for|given|based)\b)",
 );
 
 /// Text before a label that a sentence affirms.
-const BEFORE_AFFIRMED: &str = r"(?:^|[.!?\n:,]\s*|\b(?i:so|thus|therefore|hence|think|believe|that)\s+)[*(\[\x22']*";
+const BEFORE_AFFIRMED: &str =
+    r"(?:^|[.!?\n:,]\s*|\b(?i:so|thus|therefore|hence|think|believe|that|only)\s+)[*(\[\x22']*";
 
 /// A label that a sentence affirms: `so B is correct`.
 pub(super) static AFFIRMED: Pattern =
@@ -80,7 +81,7 @@ pub(super) static CONCLUSION: Pattern = LazyLock::new(|| {
 /// Text before a statement that makes it one of a wrong choice: `the wrong [answer is B]`.
 pub(super) static WRONG: Pattern = LazyLock::new(|| {
     pattern(concat!(
-        r"(?i)(?:\b(?:wrong|incorrect|worst|false|bad|unlikely|least\s+\w+|no|not|never)|n't)\s+",
+        r"(?i)(?:\b(?:wrong|incorrect|worst|false|bad|unlikely|least\s+\w+|second|next|other|no|not|never)|n't)\s+",
         r"(?:(?:the|an?|my|your)\s+)?(?:(?:correct|right|best|final|possible)\s+)?$",
     ))
 });
@@ -99,13 +100,13 @@ pub(super) static LINE: Pattern = LazyLock::new(|| pattern(r"(?m)^[ \t*_`\x22'(\
 /// A label at the end, after a mark that announces it or as a sentence of its own.
 pub(super) static END: Pattern = LazyLock::new(|| {
     pattern(concat!(
-        r"(?:[:>→=]|(?:[a-z0-9)\]\x22'*]|\b(?:or|nor|and)\s+[A-Z])[.!?]\s)\s*[*_`$\x22'(\[{]*",
+        r"(?:[:>→=]|(?:[a-z]{3}|[0-9)\]\x22'*]|\b(?:or|nor|and)\s+[A-Z])[.!?]\s)\s*[*_`$\x22'(\[{]*",
         r"([A-Z0-9])[)\]}*_`$\x22'.!\s]*$",
     ))
 });
 
 /// A label in brackets.
-pub(super) static BRACKETS: Pattern = LazyLock::new(|| pattern(r"[(\[{]\s*([A-Za-z0-9])\s*[)\]}]"));
+pub(super) static BRACKETS: Pattern = LazyLock::new(|| pattern(r"(?:^|[^A-Za-z0-9])[(\[{]\s*([A-Za-z0-9])\s*[)\]}]"));
 
 /// A named option.
 pub(super) static NAME: Pattern = LazyLock::new(|| {
@@ -130,7 +131,7 @@ pub(super) static REASON: Pattern = LazyLock::new(|| pattern(&format!(r"(?i)^,?\
 /// The next label of a list, after a word: `or B`, `and option (C)`, `as well as D`.
 pub(super) static NEXT_AFTER_WORD: Pattern = LazyLock::new(|| {
     pattern(concat!(
-        r"^[)\]}*_`\x22'$.]*[,;]?\s*(?:and/or|or|and|nor|then|to|through|plus|versus|vs\.?|as\s+well\s+as)\s+",
+        r"^[)\]}*_`\x22'$.]*[,;]?\s*\(?(?:and/or|or|and|nor|then|to|through|plus|versus|vs\.?|as\s+well\s+as)\s+",
         r"(?:(?:maybe|perhaps|possibly|even|also|then)\s+)*",
         r"(?:(?i:option|choice|caption|sentence|answer)\s+)?[*_`\x22'$(\[{]*([A-Za-z0-9])",
     ))
@@ -139,7 +140,8 @@ pub(super) static NEXT_AFTER_WORD: Pattern = LazyLock::new(|| {
 /// The next label of a list, after a sign or nothing: `, B`, `/B`, `-D`, `(A)(B)`, `A B`, `A.B`.
 pub(super) static NEXT_AFTER_SIGN: Pattern = LazyLock::new(|| {
     pattern(concat!(
-        r"^[)\]}*_`\x22'$]*(?:[.)\]]*\s*[,;/&+|~–—-]\s*|\.|\s*)(?:(?i:then|maybe|perhaps|option|choice|caption)\s+)?",
+        r"^[)\]}*_`\x22'$]*(?:[.)\]]*\s*[,;/&+|~–—-]\s*|\.+|\s*)",
+        r"(?:(?i:then|maybe|perhaps|possibly|also|option|choice|caption)\s+)*",
         r"[*_`\x22'$(\[{]*([A-Za-z0-9])",
     ))
 });
@@ -154,10 +156,12 @@ pub(super) static NEGATED: Pattern = LazyLock::new(|| {
         r"(?i)(?:\b(?:not|neither|nor|never|cannot|except|excluding|excludes?|excluded|eliminat(?:e|es|ed|ing)",
         r"|reject(?:s|ed|ing)?|discard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|rul(?:e|es|ed|ing)\s+out|than|instead\s+of",
         r"|unlike|without|against|apart\s+from|besides|avoid|wrong|incorrect|worst",
+        r"|least(?:\s+\w+)?|unlikely|second[\s-]best",
+        r"|contrary\s+to|disagree\s+with",
         r"|(?:all|any|anything|everything|every\s+\w+|each)\s+but)|n't)",
         r"(?:[ \t(\[\x22'*:]+(?:for|of|the|an?|options?|choices?|captions?|sentences?|answers?|one|be|is|are|was|either",
-        r"|both|likely|correct|right|choose|select|pick|think|believe|say|true|sure|certain|clear|that|it|it's|in",
-        r"|favou?r))*",
+        r"|both|likely|correct|right|choose|select|pick|think|believe|say|true|sure|certain|clear|that|it|it's",
+        r"|in|favou?r))*",
         r"(?:[ \t,;&/(\[\x22'*:]+(?:(?:or|and|nor)\s+)?(?-i:[A-Z0-9])[)\]]*)*",
         r"[ \t,;&/(\[\x22'*:]+(?:(?:or|and|nor)[ \t(\[\x22'*]+)?(?:option\s+)?[(\[\x22'*]*$",
     ))
@@ -166,14 +170,14 @@ pub(super) static NEGATED: Pattern = LazyLock::new(|| {
 /// Text after a label that rejects it: `is wrong`, `can't be right`, `does not fit`.
 pub(super) static REJECTION: Pattern = LazyLock::new(|| {
     pattern(concat!(
-        r"(?i)^[)\].:*\x22'`]*\s*(?:",
+        r"(?i)^[)\].:*\x22'`]*\s*(?:,?\s*(?:but\s+)?(?:that|this|it|which)\s+)?(?:",
         r"(?:is|are|was|were|seems?|looks?|can|could|would|should|do|does|did|must|has|have|will|may|might)",
         r"(?:n't|\s+not)\b",
         r"|(?:is|are|was|were|seems?|looks?|(?:can|could|must|should|would)\s+be)\s+(?:\w+ly\s+|(?:also|both|all)\s+)*",
         r"(?:wrong|incorrect|false|ruled|excluded|eliminated|impossible|unlikely|out|invalid|inaccurate|rejected",
         r"|neither)\b",
         r"|cannot\b|can't\b|won't\b|never\b)",
-        r"|^[)\]*]*\s*[:=–—-]+\s*(?:wrong|incorrect|false)\s*(?:[.,;\n]|$)",
+        r"|^[)\]*]*\s*[:=–—-]*\s*(?:wrong|incorrect|false|no)\s*(?:[.,;\n(]|$)",
     ))
 });
 
@@ -184,8 +188,30 @@ pub(super) static PLURAL: Pattern =
 /// Text after a label that asks about it.
 pub(super) static ASKED: Pattern = LazyLock::new(|| pattern(r"^[)\]}*_`\x22'.]*\s*\?"));
 
-/// Initials: a letter and a point follow the label and its point.
-pub(super) static INITIALS: Pattern = LazyLock::new(|| pattern(r"^\.\s?[A-Z]\."));
+/// Text after a letter that is no label: initials (`A. M.`), a range (`A - Z`), a score (`A: 10%`).
+pub(super) static SYMBOL: Pattern =
+    LazyLock::new(|| pattern(r"^(?:\.\s?[A-Z]\.|\s*[-–—]\s*[A-Z](?:[.,;!?)\n]|$)|\x22?\s*[:=]\s*[0-9])"));
+
+/// Text before a letter that names something other than an option: `figure (B)`, `team (A)`.
+pub(super) static THING: Pattern = LazyLock::new(|| {
+    pattern(concat!(
+        r"(?i)\b(?:appendix|building|chapter|class|exit|fig\.?|figure|frame|gate|group|image|panel|part|person|picture",
+        r"|player|point|room|scene|section|speaker|step|table|team|type)\s*[(\[{\x22'*]*$",
+    ))
+});
+
+/// Words that take an answer back, up to the label that replaces it.
+pub(super) static RETRACTION: Pattern = LazyLock::new(|| {
+    pattern(concat!(
+        r"(?i)\b(?:sorry|wait|correction|scratch that|on second thoughts?|i meant?)[,.:!]?\s+",
+        r"(?:(?:no|i meant?|actually|it is|it's|that is|rather)[,:]?\s+)*[*_`\x22'(\[]*([A-Za-z0-9])",
+    ))
+});
+
+/// Text before a statement that makes it a condition: `if it were red, [the answer is A]`.
+pub(super) static CONDITION: Pattern = LazyLock::new(|| {
+    pattern(r"(?i)\b(?:(?:if|unless)\b[^.!?\n]*\b(?:were|was|is|did|does)\b[^.!?\n]*|unless\s+(?:the\s+)?)$")
+});
 
 /// A statement that no option is right.
 pub(super) static DENIAL: Pattern = LazyLock::new(|| {

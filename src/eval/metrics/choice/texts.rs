@@ -7,7 +7,8 @@ use super::patterns::LATEX;
 use crate::eval::metrics::text::normalized_words;
 
 /// Words that turn an option's text into another statement.
-const NEGATIONS: [&str; 37] = [
+const NEGATIONS: [&str; 39] = [
+    "if", "unless",
     "not",
     "never",
     "no",
