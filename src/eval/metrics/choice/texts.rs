@@ -8,7 +8,8 @@ use crate::eval::metrics::text::normalized_words;
 
 /// Words that turn an option's text into another statement.
 const NEGATIONS: [&str; 39] = [
-    "if", "unless",
+    "if",
+    "unless",
     "not",
     "never",
     "no",
