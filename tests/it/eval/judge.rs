@@ -458,7 +458,7 @@ fn published_results_are_of_the_same_split_and_judging_model() {
         "prompt": { "text": "{question}", "source": "x" },
     });
     let record = json!({
-        "format": "vidense-evaluation-1", "version": "0", "description": "d", "spec": spec, "spec_hash": "", "split_hash": "",
+        "format": "vidense-evaluation-1", "version": "0", "description": "d", "spec": spec, "spec_hash": "", "split_hash": "", "scored_hash": "",
         "questions": 2, "coverage": { "videos": 1, "missing": [] }, "notes": [],
         "plan": { "fingerprint": "", "model": "", "yaml": "" }, "seconds": 0.0,
     });
