@@ -22,7 +22,7 @@ pub(super) enum ChosenOption {
 
 /// Returns the choice of a reply; `None` for a reply that is not understood.
 pub(super) fn chosen_option(reply: &str) -> Option<ChosenOption> {
-    let line = reply.lines().filter_map(|line| line.trim_start_matches([' ', '*']).strip_prefix(ANSWER_LINE)).last();
+    let line = reply.lines().rev().find_map(|line| line.trim_start_matches([' ', '*']).strip_prefix(ANSWER_LINE));
     let answer = line.unwrap_or(reply);
     // Quotation marks and Markdown around a word are no part of it.
     let words = answer.split_whitespace().map(|word| word.trim_start_matches(|c: char| !c.is_alphanumeric()));

@@ -50,7 +50,7 @@ pub(super) fn cell_judgements(judgements: &Judgements, spec: &BenchmarkSpec) -> 
     let of_table = |table: &JudgeTable| {
         let row = reported_row(table.rows.iter().map(|row| row.scores.clone()).collect(), spec);
         let score = |metric: &str| {
-            let mean = row.as_ref()?.scores.get(metric)?.clone();
+            let mean = *row.as_ref()?.scores.get(metric)?;
             let max_points = table.max_points.get(metric).copied();
             Some((metric.to_owned(), JudgedMean { title: table.title(metric), max_points, mean }))
         };
