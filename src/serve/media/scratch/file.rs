@@ -173,7 +173,7 @@ impl ScratchWriter {
         Ok(())
     }
 
-    /// Ends the file. One that was not created stays in memory until [`ScratchFile::store`].
+    /// Ends the file. One that was not created stays in memory until it is stored.
     ///
     /// # Errors
     /// [`Kind::Empty`] without a byte, and the operating system's.
