@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
+use super::recent::RecentEncodings;
 use super::settings::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::guard::guarded;
@@ -17,6 +18,7 @@ pub(super) struct Fast {
     skipped: HashSet<u32>,
     /// Tokens of one byte, where the decoder joins runs of them.
     bytes: HashSet<u32>,
+    recent: RecentEncodings,
 }
 
 impl Fast {
@@ -38,7 +40,7 @@ impl Fast {
         };
         let new: Vec<AddedToken> = settings.special_tokens().filter(|token| is_new(&inner, token)).cloned().collect();
         inner.add_tokens(new).map_err(words)?;
-        Ok(Self { skipped: skipped(&inner), bytes: byte_tokens(&inner), inner })
+        Ok(Self { skipped: skipped(&inner), bytes: byte_tokens(&inner), inner, recent: RecentEncodings::default() })
     }
 
     /// Sets the tokens that the tokenizer adds around every text.
@@ -65,6 +67,7 @@ impl Fast {
         let processor: PostProcessorWrapper =
             serde_json::from_value(processor).map_err(|error| Error::invalid(error.to_string()))?;
         self.inner.with_post_processor(Some(processor));
+        self.recent = RecentEncodings::default();
         Ok(())
     }
 
@@ -74,8 +77,11 @@ impl Fast {
     /// When the tokenizer fails, which well-formed ones never do.
     pub(super) fn encode(&self, text: &str, special_tokens: SpecialTokens) -> Result<Vec<u32>> {
         let failed = |error| Error::new(Kind::Text, format!("the tokenizer cannot encode the prompt: {error}"));
-        let encoding = self.inner.encode(text, special_tokens == SpecialTokens::Added).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        self.recent.get_or_encode(text, special_tokens, || {
+            // Offsets of the tokens are of no use here.
+            let encoding = self.inner.encode_fast(text, special_tokens == SpecialTokens::Added).map_err(failed)?;
+            Ok(encoding.get_ids().to_vec())
+        })
     }
 
     /// Returns the id that the post-processor adds before a text, if it does.
@@ -114,7 +120,7 @@ impl Fast {
 }
 
 /// Tokens of the post-processor (BOS, EOS) around a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum SpecialTokens {
     Added,
     Omitted,

@@ -8,6 +8,7 @@
 mod fast;
 mod open;
 mod placeholders;
+mod recent;
 mod settings;
 mod slow;
 
