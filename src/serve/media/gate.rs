@@ -1,6 +1,5 @@
 //! Gate of the processes that probe media: at most a few quick ones run at once, whatever the number of requests. A probe
-//! that takes long leaves its place to others; the number of those is bounded by that of the requests whose media are
-//! read at once.
+//! that takes long leaves its place to others, of which there are a bounded number too.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -13,6 +12,8 @@ use crate::exec::lock;
 const MAX_PROBES: usize = 8;
 /// Time after which a probe leaves its place to others: a medium that hangs keeps no other waiting.
 const QUICK: Duration = Duration::from_secs(1);
+/// Maximum number of probes in all, each of which is a process.
+const MAX_IN_ALL: usize = 40;
 /// Time between two looks whether the client still waits, and whether a probe has left its place.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -33,9 +34,10 @@ struct RunningProbes {
 }
 
 impl RunningProbes {
-    /// Returns whether every place is taken by a probe that is younger than `quick`.
+    /// Returns whether every place is taken by a probe that is younger than `quick`, or by any probe.
     fn is_full(&self, quick: Duration) -> bool {
-        self.begun.values().filter(|begin| begin.elapsed() < quick).count() >= MAX_PROBES
+        self.begun.len() >= MAX_IN_ALL
+            || self.begun.values().filter(|begin| begin.elapsed() < quick).count() >= MAX_PROBES
     }
 }
 

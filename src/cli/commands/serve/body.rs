@@ -185,8 +185,7 @@ impl BodyReader {
 /// As [`BodyReader::next`], and [`ErrorStatus::Unavailable`] while other bodies take the memory.
 pub async fn read_whole(headers: &HeaderMap, body: Body, limits: &BodyLimits) -> Result<HeldBody, ApiError> {
     let mut reader = BodyReader::open(headers, body, limits);
-    let declared = content_length(headers).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut held = HeldBody { bytes: Vec::with_capacity(declared.min(PROGRESS)), memory: BodyShare::default() };
+    let mut held = HeldBody { bytes: Vec::new(), memory: BodyShare::default() };
     while let Some(piece) = reader.next().await? {
         let begin = Instant::now();
         if let Err(error) = limits.memory.extend(&mut held.memory, reader.n_bytes).await {

@@ -14,7 +14,7 @@ use vidense::serve::service::{JobAnswer, JobEvent};
 
 use super::access::AdmittedRequest;
 use super::body::read_whole;
-use super::job::{OwnedJob, PreparedJob, start};
+use super::job::{OwnedJob, PreparedJob, TimedBody, start};
 use super::log::RequestLog;
 use super::reply::{HttpError, json, refused};
 use super::state::ServerState;
@@ -53,9 +53,10 @@ pub async fn complete(
     let deadline = Instant::from_std(log.begin_time()) + state.limits.request_timeout;
     let (parts, body) = request.into_parts();
     check_content_type(&parts.headers)?;
+    let begin = log.begin_time();
     let started = async {
         let body = read_whole(&parts.headers, body, &state.limits.body).await?;
-        start(&state, caller.scope, body).await
+        start(&state, caller.scope, TimedBody { body, begin }).await
     };
     let PreparedJob { job, stream, include_usage } = until(&state, deadline, started).await?;
     let head = CompletionHead { id: format!("chatcmpl-{}", id.0), created: now(), model };
@@ -75,39 +76,17 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 async fn whole(mut job: OwnedJob, context: ReplyContext) -> Result<Response, HttpError> {
     let ReplyContext { state, log, head, deadline, _place, .. } = context;
-    let mut pace = AnswerPace::new(&log);
     loop {
         let event = timeout_at(deadline, job.next()).await;
         match event.map_err(|_| over_time(&state))? {
-            JobEvent::Encoded { .. } | JobEvent::Prefilling => {}
-            JobEvent::Text(_) => pace.text(&state, job.event_time()),
+            // The listener of a whole answer sends its end alone.
+            JobEvent::Encoded { .. } | JobEvent::Prefilling | JobEvent::Text(_) => {}
             JobEvent::Done(outcome) => {
                 let done = outcome?;
                 count(&state, &log, TimedAnswer { answer: &done, end: job.event_time() });
                 let details = details(&done);
                 return Ok(json(StatusCode::OK, &head.completion(&done.answer, details)));
             }
-        }
-    }
-}
-
-/// Times of the texts of an answer.
-pub struct AnswerPace {
-    begin: std::time::Instant,
-    last: Option<std::time::Instant>,
-}
-
-impl AnswerPace {
-    /// Begins with the request.
-    pub fn new(log: &RequestLog) -> Self {
-        Self { begin: log.begin_time(), last: None }
-    }
-
-    /// Counts a text of a time.
-    pub fn text(&mut self, state: &ServerState, time: std::time::Instant) {
-        match self.last.replace(time) {
-            None => state.metrics.first_text(time - self.begin),
-            Some(last) => state.metrics.further_text(time - last),
         }
     }
 }

@@ -11,6 +11,7 @@ use vidense::serve::media::ResolveContext;
 use vidense::serve::service::{ChatJob, JobEvent, JobId, JobListener, Service};
 
 use super::body::HeldBody;
+use super::pace::AnswerPace;
 use super::state::ServerState;
 use super::waiting::{GoneFlag, GoneGuard, ending, on_thread};
 
@@ -73,18 +74,26 @@ impl Drop for OwnedJob {
     }
 }
 
+/// Body of a request that began at a time.
+pub struct TimedBody {
+    /// Body.
+    pub body: HeldBody,
+    /// Begin of the request.
+    pub begin: Instant,
+}
+
 /// Body that was parsed. The memory of its bytes counts until the media are resolved.
 struct ParsedBody {
     call: ChatCall,
-    body: HeldBody,
+    body: TimedBody,
 }
 
 /// Starts the job of a body.
 ///
 /// # Errors
 /// Those of [`ChatCall::parse`], of the media, of the budget, and of a full queue.
-pub async fn start(state: &Arc<ServerState>, scope: String, body: HeldBody) -> Result<PreparedJob, ApiError> {
-    let parsed = if body.bytes.len() <= PARSED_AT_ONCE {
+pub async fn start(state: &Arc<ServerState>, scope: String, body: TimedBody) -> Result<PreparedJob, ApiError> {
+    let parsed = if body.body.bytes.len() <= PARSED_AT_ONCE {
         parse(state, body)?
     } else {
         let server = state.clone();
@@ -105,22 +114,21 @@ fn sending(events: UnboundedSender<TimedEvent>) -> JobListener {
     Box::new(move |event| drop(events.send(TimedEvent::now(event))))
 }
 
-/// Returns the listener of a whole answer: each event that is sent wakes the task that waits for the last one.
-fn sending_at_the_end(events: UnboundedSender<TimedEvent>) -> JobListener {
-    let mut waiting = Vec::new();
-    Box::new(move |event| {
-        let is_last = matches!(event, JobEvent::Done(_));
-        waiting.push(TimedEvent::now(event));
-        if is_last {
-            waiting.drain(..).for_each(|event| drop(events.send(event)));
-        }
+/// Returns the listener of a whole answer, which sends its end alone: each event that is sent wakes the task that waits
+/// for it. The times of texts are counted as they come.
+fn sending_the_end(events: UnboundedSender<TimedEvent>, state: Arc<ServerState>, begin: Instant) -> JobListener {
+    let mut pace = AnswerPace::new(begin);
+    Box::new(move |event| match event {
+        JobEvent::Encoded { .. } | JobEvent::Prefilling => {}
+        JobEvent::Text(_) => pace.text(&state, Instant::now()),
+        JobEvent::Done(_) => drop(events.send(TimedEvent::now(event))),
     })
 }
 
-fn parse(state: &ServerState, body: HeldBody) -> Result<ParsedBody, ApiError> {
+fn parse(state: &ServerState, body: TimedBody) -> Result<ParsedBody, ApiError> {
     // A request that came before the end of the server is finished.
     let ready = state.loaded().ok_or_else(ending)?;
-    let call = ChatCall::parse(&body.bytes, &ready.service.model().plan)?;
+    let call = ChatCall::parse(&body.body.bytes, &ready.service.model().plan)?;
     call.check_model(&ready.names)?;
     Ok(ParsedBody { call, body })
 }
@@ -141,10 +149,11 @@ fn prepare(
         known: &|key| service.known(key),
     };
     let media = ready.media.resolve_all(media, &context)?;
+    let TimedBody { body, begin } = body;
     drop(body);
-    // Not more than the text of one answer waits in the channel.
+    // Not more than the text of one streamed answer waits in the channel.
     let (sender, events) = unbounded_channel();
-    let listener = if stream { sending(sender) } else { sending_at_the_end(sender) };
+    let listener = if stream { sending(sender) } else { sending_the_end(sender, state.clone(), begin) };
     let id = service.submit(ChatJob { system, turns, media, options, listener })?;
     let job = OwnedJob { service: service.clone(), id, events, last: Instant::now(), is_done: false };
     Ok(PreparedJob { job, stream, include_usage })

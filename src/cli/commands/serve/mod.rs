@@ -13,6 +13,7 @@ mod keys;
 mod listen;
 pub mod log;
 mod open;
+mod pace;
 mod path;
 mod reply;
 mod request_id;
@@ -170,6 +171,13 @@ impl Serve {
             Some(pipeline) => plan.of_pipeline(pipeline, &sets)?,
             None => (plan.plan()?, Document::empty()),
         };
+        if plan.image_rate.is_some() {
+            let error = Error::invalid("a server reads no directories of images, which alone have a rate");
+            return Err(error
+                .with_hint("media_io_kwargs.video.fps of a request with images")
+                .about("image_rate")
+                .into());
+        }
         Ok(ServerPlan {
             plan,
             document,

@@ -16,8 +16,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use vidense::serve::api::{ApiError, CompletionChunk};
 use vidense::serve::service::JobEvent;
 
-use super::chat::{AnswerPace, ReplyContext, TimedAnswer, count, details};
+use super::chat::{ReplyContext, TimedAnswer, count, details};
 use super::job::OwnedJob;
+use super::pace::AnswerPace;
 use super::reply::{HttpError, with_type};
 use super::waiting::over_time;
 
@@ -83,7 +84,7 @@ impl EventStream {
     }
 
     async fn send_all(&mut self, mut job: OwnedJob, first: Option<JobEvent>) -> Result<(), ClientGone> {
-        let mut pace = AnswerPace::new(&self.context.log);
+        let mut pace = AnswerPace::new(self.context.log.begin_time());
         let every = self.context.state.limits.keep_alive;
         let mut comments = interval_at(Instant::now() + every, every);
         let is_late = first.is_none();
