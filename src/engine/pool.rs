@@ -98,7 +98,7 @@ pub(crate) struct PagePool {
 struct Slot {
     n_references: usize,
     key: Option<PageKey>,
-    /// Unique for each content that any page ever had.
+    /// Unique for each content that any page ever had, and equal for full pages of equal content.
     serial: u64,
     /// Key of the page in `idle` or `idle_tails`.
     left_at: Option<u64>,
@@ -225,6 +225,10 @@ impl PagePool {
             self.by_key.contains_key(&key)
         };
         if is_known {
+            // What follows the page is then known to be a duplicate as well. Nothing follows it yet.
+            if let Some(known) = self.by_key.get(&key).copied() {
+                self.slots[page.index()].serial = self.slots[known.index()].serial;
+            }
             return;
         }
         if self.keeps_tails() {

@@ -75,7 +75,8 @@ impl<'m> Engine<'m> {
             pages.extend(new);
             sequence.begin(pages, n_shared, n_shared * PAGE_LEN + n_copied);
         } else {
-            pages.into_iter().for_each(|page| self.pool.release(page));
+            // The last page first: without its beginning no page of a prefix is found.
+            pages.into_iter().rev().for_each(|page| self.pool.release(page));
         }
         if let Some(PageBeginning { page, .. }) = beginning {
             self.pool.release(page);

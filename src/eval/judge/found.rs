@@ -36,10 +36,11 @@ pub struct Judgements {
 
 impl Judgements {
     /// Reads the judgements of these answers in a directory. Those of other answers, which the model has given since
-    /// then or before, are noted and not used, and so are judges that were begun and not finished.
+    /// then or before, are noted and not used, and so are judges that were begun and not finished, and files that are not of
+    /// judged answers.
     ///
     /// # Errors
-    /// A directory that cannot be read, or a file that is not one of judged answers.
+    /// A directory that cannot be read.
     pub fn read(dir: &Path, answers: &[ScoredAnswer]) -> Result<Self> {
         let mut found = Self::default();
         for place in places(dir)? {
@@ -50,8 +51,14 @@ impl Judgements {
                 found.notes.extend(is_begun(&place).then(|| format!("{shown}: {note}")));
                 continue;
             }
-            let judged = read_judged(&place.join(JUDGED))?;
-            check_judge(&judged).map_err(|error| error.about(place.join(JUDGED)))?;
+            let read = read_judged(&place.join(JUDGED)).and_then(|judged| check_judge(&judged).map(|()| judged));
+            let judged = match read {
+                Ok(judged) => judged,
+                Err(error) => {
+                    found.notes.push(format!("{}: not shown: {error}", file.display()));
+                    continue;
+                }
+            };
             match n_different(&judged, answers) {
                 0 => found.all.push(Judgement { file, table: JudgeTable::new(&judged), answers: judged }),
                 n => {

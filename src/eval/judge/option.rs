@@ -40,7 +40,7 @@ pub(super) fn chosen_option(reply: &str) -> Option<ChosenOption> {
 
 /// Returns the label with which an option begins: that of `B. text` is `B`.
 pub(super) fn label_of(option: &str) -> Option<char> {
-    let (label, _) = option.split_once('.')?;
+    let (label, _) = option.trim_start().split_once('.')?;
     bare_label(label)
 }
 

@@ -58,6 +58,10 @@ fn other_machines_are_let_in_with_a_key_only() {
         message.contains("reachable from other machines, which requires an API key; hint: --api-key-file"),
         "{message}"
     );
+    let rate = vidense().args(["serve", "--image-rate", "2", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let error = String::from_utf8_lossy(&rate.stderr).into_owned();
+    assert_eq!(rate.status.code(), Some(2), "{error}");
+    assert!(error.contains("image_rate: a server reads no directories of images"), "{error}");
     let missing = vidense().args(["serve", "--api-key-file", "no-such-file"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no-such-file: No such file"));
