@@ -101,6 +101,25 @@ fn the_same_content_computed_twice_is_found_once() {
     // Nothing finds the other: its memory is free at once.
     assert_eq!(pool.take(1), Some(vec![b]));
 }
+#[test]
+fn what_follows_a_page_of_known_content_is_found_once_too() {
+    let mut pool = pool(8, 8);
+    let pages: [PageId; 4] = std::array::from_fn(|_| take(&mut pool));
+    for (first, second) in [(pages[0], pages[1]), (pages[2], pages[3])] {
+        pool.fill(first, key(START, 1));
+        let parent = Parent::Page(pool.serial(first));
+        pool.fill(second, key(parent, 2));
+    }
+    assert_eq!(pool.serial(pages[0]), pool.serial(pages[2]));
+    assert_eq!(pool.find(&key(Parent::Page(pool.serial(pages[2])), 2)), Some(pages[1]));
+    // Duplicates keep no memory.
+    let before = pool.n_available();
+    pages.iter().rev().for_each(|page| pool.release(*page));
+    assert_eq!(pool.n_available(), before + 4);
+    let fresh: [PageId; 6] = std::array::from_fn(|_| take(&mut pool));
+    assert!(!fresh.contains(&pages[0]) && !fresh.contains(&pages[1]), "{fresh:?}");
+}
+
 fn tokens(parent: Parent, ids: &[u32]) -> PageKey {
     PageKey { parent, tokens: ids.iter().map(|&index| PositionKey { source: 0, index }).collect() }
 }
