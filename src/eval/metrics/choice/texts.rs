@@ -52,6 +52,9 @@ const NEGATIONS: [&str; 39] = [
 /// Words before `but` that make it an exception.
 const ALL: [&str; 4] = ["all", "any", "anything", "everything"];
 
+/// Number of bytes that marks may add to an option's text where no white space ends it.
+const MAX_MARKS: usize = 64;
+
 /// Number of articles and marks that may stand before an option's text.
 const MAX_SKIPPED: usize = 4;
 
@@ -93,7 +96,10 @@ pub(super) fn after_words<'t>(text: &'t str, words: &[String]) -> Option<&'t str
             break;
         }
         let start = at + text[at..].find(|c: char| !c.is_whitespace())?;
-        let end = text[start..].find(char::is_whitespace).map_or(text.len(), |n| start + n);
+        // Numbers may be spelled, and marks stand between letters, but a text without white space is not read to its end.
+        let most = 4 * left.iter().map(String::len).sum::<usize>() + MAX_MARKS;
+        let mut chars = text[start..].char_indices();
+        let end = chars.find(|(n, c)| c.is_whitespace() || *n >= most).map_or(text.len(), |(n, _)| start + n);
         let chunk = &text[start..end];
         for word in choice_words(chunk) {
             left = left.split_first().filter(|(first, _)| **first == word)?.1;
@@ -171,6 +177,8 @@ mod tests {
         assert_eq!(after_words("red cars", &words), None);
         assert_eq!(after_words(&format!("{} red car", "a ".repeat(4)), &words), Some(""));
         assert_eq!(after_words(&format!("{} red car", "a ".repeat(100)), &words), None);
+        assert_eq!(after_words(&format!("red{} car", "-".repeat(40)), &words), Some(""));
+        assert_eq!(after_words(&format!("red{} car", "-".repeat(4000)), &words), None);
     }
 
     #[test]
