@@ -11,9 +11,9 @@ use regex::{Match, Regex};
 use super::patterns::{
     AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, CONDITION, DENIAL, DESCRIBED, END, EXCLUSION, LINE, LIST, MARKED,
     NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, RETRACTION,
-    STATEMENT, SYMBOL, THING, WRONG,
+    STATEMENT, SYMBOL, THING, VERDICT, WRONG,
 };
-use super::texts::{after_words, choice_words};
+use super::texts::{after_words, choice_words, has};
 use crate::eval::dataset::ChoiceOptions;
 
 /// Number of bytes before a label that are searched for a negation.
@@ -147,7 +147,8 @@ impl<'a> ChoiceAnswer<'a> {
         let (list, end) = self.list(index, rest, is_small);
         let end = list.last().and_then(|last| self.after_text(end, *last)).unwrap_or(end);
         let other = self.other_text(rest, index).or_else(|| self.other_text_before(label.start(), index));
-        let is_taken_back = other.is_none() && is_match(&REJECTION, end) || is_match(&ASKED, end);
+        let last = list.last().copied().unwrap_or(index);
+        let is_taken_back = other.is_none() && self.is_rejected(end, last) || is_match(&ASKED, end);
         let before = self.before(label.start());
         if is_taken_back || is_match(&NEGATED, before) || is_match(&THING, before) {
             return Vec::new();
@@ -202,12 +203,20 @@ impl<'a> ChoiceAnswer<'a> {
             let (name, end) = (label.as_str().chars().next()?, &rest[label.end()..]);
             let index = self.index(if is_small { name.to_ascii_uppercase() } else { name })?;
             let is_label = label.start() > 0 && !is_within_word(end) && is_closed(end, index);
-            let is_rejected = is_match(&REJECTION, end) && !is_match(&PLURAL, end);
+            let is_rejected = self.is_rejected(end, index) && !is_match(&PLURAL, end);
             (is_label && !is_rejected).then_some((index, end))
         };
         let is_closed =
             |end: &str, index: usize| self.is_closed(end, index, LabelForm::Announced) || is_match(&LIST, end);
         find(&NEXT_AFTER_WORD, &|_, _| true).or_else(|| find(&NEXT_AFTER_SIGN, &is_closed))
+    }
+
+    /// Returns whether the text after a label rejects it, and is not the text of its option.
+    fn is_rejected(&self, rest: &str, index: usize) -> bool {
+        let verdict = VERDICT.as_ref().and_then(|verdict| verdict.captures(rest));
+        let verdict = verdict.and_then(|found| found.get(1).or_else(|| found.get(2)));
+        let is_own = |verdict: Match<'_>| has(&self.words[index], &choice_words(verdict.as_str()));
+        is_match(&REJECTION, rest) || verdict.is_some_and(|verdict| !is_own(verdict))
     }
 
     /// Returns whether the text after a label closes it, so that the label is no word of a sentence.

@@ -12,7 +12,7 @@
 //!
 //! Nothing is guessed: an answer is not parsed, and counts as wrong, if its form finds several labels, among them those
 //! in a list with a label (`B or C`) and a label before the text of another option; or if it begins with another label
-//! than it states. A label that is negated (`not (B)`, `B is wrong`) or asked about is not meant, and neither is a
+//! than it states. A label that is negated (`not (B)`, `B is wrong`, `B. Wrong.`) or asked about is not meant, nor is a
 //! letter that may be a word or a name (`A man`, EgoSchema's `C is cooking`, `A-frame`). Labels are capital letters or
 //! digits; small letters count alone, in brackets, or before a mark. Text in `<think>` is ignored.
 //!

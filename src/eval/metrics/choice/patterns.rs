@@ -177,7 +177,19 @@ pub(super) static REJECTION: Pattern = LazyLock::new(|| {
         r"(?:wrong|incorrect|false|ruled|excluded|eliminated|impossible|unlikely|out|invalid|inaccurate|rejected",
         r"|neither)\b",
         r"|cannot\b|can't\b|won't\b|never\b)",
-        r"|^[)\]*]*\s*[:=–—-]*\s*(?:wrong|incorrect|false|no)\s*(?:[.,;\n(]|$)",
+    ))
+});
+
+/// Text after a label that calls it wrong without a verb: `: wrong`, `. Incorrect because`, `(not seen)`. Groups 1 and
+/// 2 are what it is called, which may be the option's own text as well.
+pub(super) static VERDICT: Pattern = LazyLock::new(|| {
+    pattern(concat!(
+        r"(?i)^[)\]}.*_\x22'`]*\s*[:=,–—-]*\s*[(\[*]*(wrong|incorrect|false",
+        r"|ruled\s+out|excluded|eliminated|rejected|impossible",
+        r"|not\s+(?:seen|visible|shown|present|mentioned|correct|right|true|possible|supported))",
+        r"(?:\s+(?:in|by|on)\s+(?:the|this|any)\s+\w+)?",
+        r"(?:\s*(?:[.,;!\n(*)\]]|$)|\s+(?:because|since|as)\b|\s+(?-i:[A-Z0-9])[.):])",
+        r"|^[)\]*]*\s*[:=–—-]*\s*(no)\s*(?:[.,;\n(]|$)",
     ))
 });
 

@@ -7,7 +7,7 @@ use super::patterns::LATEX;
 use crate::eval::metrics::text::normalized_words;
 
 /// Words that turn an option's text into another statement.
-const NEGATIONS: [&str; 39] = [
+const NEGATIONS: [&str; 44] = [
     "if",
     "unless",
     "not",
@@ -24,6 +24,11 @@ const NEGATIONS: [&str; 39] = [
     "incorrect",
     "wrong",
     "false",
+    "ruled",
+    "excluded",
+    "eliminated",
+    "rejected",
+    "impossible",
     "unlike",
     "except",
     "excluding",
@@ -111,7 +116,7 @@ pub(super) fn after_words<'t>(text: &'t str, words: &[String]) -> Option<&'t str
 }
 
 /// Returns whether a list of words has another one within it.
-fn has(words: &[String], part: &[String]) -> bool {
+pub(super) fn has(words: &[String], part: &[String]) -> bool {
     !part.is_empty() && words.windows(part.len()).any(|window| window == part)
 }
 
