@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use regex::{Match, Regex};
 
 use super::patterns::{
-    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, CONDITION, DENIAL, DESCRIBED, END, EXCLUSION, LINE, LIST, MARKED,
-    NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, RETRACTION,
+    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, CONDITION, DENIAL, DESCRIBED, DOUBT, END, EXCLUSION, LINE, LIST,
+    MARKED, NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, RETRACTION,
     STATEMENT, SYMBOL, THING, VERDICT, WRONG,
 };
 use super::texts::{after_words, choice_words, has};
@@ -150,7 +150,7 @@ impl<'a> ChoiceAnswer<'a> {
         let last = list.last().copied().unwrap_or(index);
         let is_taken_back = other.is_none() && self.is_rejected(end, last) || is_match(&ASKED, end);
         let before = self.before(label.start());
-        if is_taken_back || is_match(&NEGATED, before) || is_match(&THING, before) {
+        if is_taken_back || [&NEGATED, &DOUBT, &THING].into_iter().any(|pattern| is_match(pattern, before)) {
             return Vec::new();
         }
         match list.len() {

@@ -225,6 +225,19 @@ pub(super) static CONDITION: Pattern = LazyLock::new(|| {
     pattern(r"(?i)\b(?:(?:if|unless)\b[^.!?\n]*\b(?:were|was|is|did|does)\b[^.!?\n]*|unless\s+(?:the\s+)?)$")
 });
 
+/// Text before a label that doubts the statement of it or leaves it open: `I doubt the answer is`, `some might say`.
+pub(super) static DOUBT: Pattern = LazyLock::new(|| {
+    pattern(concat!(
+        r"(?i)\b(?:(?:i|we|you|they)\s+(?:(?:really|strongly|seriously|do|would)\s+)?doubt|whether",
+        r"|(?:doubtful|false|untrue|unlikely|incorrect|wrong|impossible)\s+that",
+        r"|no\s+(?:evidence|proof|reason|sign|indication)\b|(?:ask(?:s|ed|ing)?|wonder(?:s|ed|ing)?)\s+(?:me\s+)?if",
+        r"|(?:nobody|no\s+one|no-one|some|others|many|people|someone|one)\s+(?:people\s+)?(?:would|might|may|could|can)\s+",
+        r"(?:say|think|argue|claim|believe|guess|choose|pick|select))",
+        r"(?:\s+(?:that|the|an?|my|it|it's|this|most|likely|correct|right|best|final|answer|option|choice|is|was|be",
+        r"|would|should|must|might|may|could))*\s+[(\[\x22'*]*$",
+    ))
+});
+
 /// A statement that no option is right.
 pub(super) static DENIAL: Pattern = LazyLock::new(|| {
     pattern(concat!(

@@ -7,7 +7,7 @@ use super::patterns::LATEX;
 use crate::eval::metrics::text::normalized_words;
 
 /// Words that turn an option's text into another statement.
-const NEGATIONS: [&str; 44] = [
+const NEGATIONS: [&str; 46] = [
     "if",
     "unless",
     "not",
@@ -29,6 +29,8 @@ const NEGATIONS: [&str; 44] = [
     "eliminated",
     "rejected",
     "impossible",
+    "doubt",
+    "whether",
     "unlike",
     "except",
     "excluding",
