@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use regex::{Match, Regex};
 
 use super::patterns::{
-    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUSION, CONDITION, DENIAL, DESCRIBED, DOUBT, END, EXCLUSION, LINE, LIST,
-    MARKED, NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION, RETRACTION,
-    STATEMENT, SYMBOL, THING, VERDICT, WRONG,
+    AFFIRMED, ASKED, BOXED, BRACKETS, CONCLUDED, CONCLUSION, CONDITION, DENIAL, DESCRIBED, DOUBT, END, EXCLUSION, LINE,
+    LIST, MARKED, NAME, NEGATED, NEXT_AFTER_SIGN, NEXT_AFTER_WORD, PLURAL, PRONOUN, Pattern, REASON, REJECTION,
+    RETRACTION, STATEMENT, SYMBOL, THING, VERDICT, WRONG,
 };
 use super::texts::{after_words, choice_words, has};
 use crate::eval::dataset::ChoiceOptions;
@@ -84,6 +84,7 @@ impl<'a> ChoiceAnswer<'a> {
             (&AFFIRMED, LabelForm::Closed),
             (&RETRACTION, LabelForm::Plain),
         ];
+        let mut latest = 0;
         for (pattern, form) in forms {
             for (start, label) in labels(pattern.as_ref(), self.text) {
                 let (before, statement) = (self.before(start), &self.text[start..label.start()]);
@@ -93,11 +94,19 @@ impl<'a> ChoiceAnswer<'a> {
                     continue;
                 }
                 let meant = self.meant_by(label, form);
+                if !meant.is_empty() {
+                    latest = latest.max(label.start());
+                }
                 if is_match(&CONCLUSION, before) || statement.to_ascii_lowercase().starts_with("final") {
                     found.last.extend(&meant);
                 }
                 found.all.extend(meant);
             }
+        }
+        // A conclusion that a statement follows is no final one.
+        for (_, label) in labels(CONCLUDED.as_ref(), self.text) {
+            let conclusions = if label.start() >= latest { &mut found.last } else { &mut found.all };
+            conclusions.extend(self.meant_by(label, LabelForm::Plain));
         }
         found.all.extend(&found.last);
         found

@@ -3,7 +3,8 @@
 //! A label is meant if it stands in one of these forms; the first form that finds a label decides:
 //!
 //! 1. The answer is a label: `B`, `(b)`, `**B**`.
-//! 2. A statement that is said to be final: `final answer: B`, `so it is B`, `\boxed{B}`, `<answer>B</answer>`.
+//! 2. A statement that is said to be final: `final answer: B`, `so it is B`, `therefore B`, `\boxed{B}`,
+//!    `<answer>B</answer>`.
 //! 3. A statement: `the answer is B`, `I choose (B)`, `it must be B`, `B is correct`.
 //! 4. A label that begins a line, with a mark, its option's text or a reason after it: `B. Candles`, `B because ...`;
 //!    or ends the answer: a last line or sentence `B`, `...: B`.

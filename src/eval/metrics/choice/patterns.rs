@@ -78,6 +78,15 @@ pub(super) static CONCLUSION: Pattern = LazyLock::new(|| {
     ))
 });
 
+/// A label after a word that concludes, without a verb: `therefore B`, `So, B`.
+pub(super) static CONCLUDED: Pattern = LazyLock::new(|| {
+    pattern(concat!(
+        r"(?:\b(?i:therefore|thus|hence|actually,?\s+no)",
+        r"|(?:^|[.!?\n]\s*)(?i:(?:hmm|ok|okay|well|wait|no),?\s+)?(?i:so)),?:?\s+",
+        r"(?:(?i:option|choice)\s+)?[*_`\x22'(\[]*([A-Z0-9])",
+    ))
+});
+
 /// Text before a statement that makes it one of a wrong choice: `the wrong [answer is B]`.
 pub(super) static WRONG: Pattern = LazyLock::new(|| {
     pattern(concat!(
@@ -231,7 +240,8 @@ pub(super) static DOUBT: Pattern = LazyLock::new(|| {
         r"(?i)\b(?:(?:i|we|you|they)\s+(?:(?:really|strongly|seriously|do|would)\s+)?doubt|whether",
         r"|(?:doubtful|false|untrue|unlikely|incorrect|wrong|impossible)\s+that",
         r"|no\s+(?:evidence|proof|reason|sign|indication)\b|(?:ask(?:s|ed|ing)?|wonder(?:s|ed|ing)?)\s+(?:me\s+)?if",
-        r"|(?:nobody|no\s+one|no-one|some|others|many|people|someone|one)\s+(?:people\s+)?(?:would|might|may|could|can)\s+",
+        r"|(?:nobody|no\s+one|no-one|some|others|many|people|someone|one)\s+(?:people\s+)?",
+        r"(?:would|might|may|could|can)\s+",
         r"(?:say|think|argue|claim|believe|guess|choose|pick|select))",
         r"(?:\s+(?:that|the|an?|my|it|it's|this|most|likely|correct|right|best|final|answer|option|choice|is|was|be",
         r"|would|should|must|might|may|could))*\s+[(\[\x22'*]*$",

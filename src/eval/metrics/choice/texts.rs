@@ -103,7 +103,7 @@ pub(super) fn after_words<'t>(text: &'t str, words: &[String]) -> Option<&'t str
             break;
         }
         let start = at + text[at..].find(|c: char| !c.is_whitespace())?;
-        // Numbers may be spelled, and marks stand between letters, but a text without white space is not read to its end.
+        // Numbers may be spelled out and marks added, but a text without white space is not read to its end.
         let most = 4 * left.iter().map(String::len).sum::<usize>() + MAX_MARKS;
         let mut chars = text[start..].char_indices();
         let end = chars.find(|(n, c)| c.is_whitespace() || *n >= most).map_or(text.len(), |(n, _)| start + n);
