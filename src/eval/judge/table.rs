@@ -102,8 +102,7 @@ impl JudgeTable {
 
     /// Number of questions.
     pub fn n_questions(&self) -> usize {
-        let JudgeCounts { judged, unanswered, missing, failed, unparsed, duplicate, .. } = self.counts;
-        judged + unanswered + missing + failed + unparsed + duplicate
+        self.counts.questions()
     }
 
     /// Returns the names of the judge's scores.
@@ -193,6 +192,17 @@ impl JudgeRow {
 }
 
 impl JudgeCounts {
+    /// Number of questions.
+    pub fn questions(&self) -> usize {
+        self.judged + self.unanswered + self.without_verdict()
+    }
+
+    /// Number of questions that were sent and have no verdict: they score 0.
+    pub fn without_verdict(&self) -> usize {
+        let Self { missing, failed, unparsed, duplicate, .. } = self;
+        missing + failed + unparsed + duplicate
+    }
+
     fn of<'a>(answers: impl IntoIterator<Item = &'a JudgedAnswer>) -> Self {
         let mut counts = Self::default();
         answers.into_iter().for_each(|answer| counts.add(answer));

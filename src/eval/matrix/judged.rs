@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::table::{MatrixRow, reported_row};
 use crate::eval::benchmark::BenchmarkSpec;
-use crate::eval::judge::{JudgeIdentity, JudgeTable, Judgements, format_interval, format_value};
+use crate::eval::judge::{JudgeCounts, JudgeIdentity, JudgeTable, Judgements, format_interval, format_value};
 use crate::eval::metrics::ClusteredMean;
 
 /// Scores of a cell by one judge.
@@ -15,6 +15,8 @@ pub struct CellJudgement {
     /// Judge.
     #[serde(flatten)]
     pub judge: JudgeIdentity,
+    /// Numbers of questions by the outcome of judging.
+    pub counts: JudgeCounts,
     /// Scores by metric, over the units that the benchmark averages over.
     pub scores: BTreeMap<String, JudgedMean>,
 }
@@ -54,7 +56,8 @@ pub(super) fn cell_judgements(judgements: &Judgements, spec: &BenchmarkSpec) -> 
             let max_points = table.max_points.get(metric).copied();
             Some((metric.to_owned(), JudgedMean { title: table.title(metric), max_points, mean }))
         };
-        CellJudgement { judge: table.identity.clone(), scores: table.judged_metrics().filter_map(score).collect() }
+        let scores = table.judged_metrics().filter_map(score).collect();
+        CellJudgement { judge: table.identity.clone(), counts: table.counts, scores }
     };
     judgements.all.iter().map(|judgement| of_table(&judgement.table)).collect()
 }
@@ -98,7 +101,22 @@ pub(super) fn judged_notes(columns: &[JudgedColumn], rows: &mut [MatrixRow]) -> 
         notes.push(format!("{n_left_out} published results are left out: of other judges than those of their cells"));
     }
     for row in rows {
+        notes.extend(notes_of_verdicts(columns, row));
         notes.extend(row.judged_notes.iter().map(|note| format!("{}: {note}", row.cell)));
+    }
+    notes
+}
+
+/// Tells how many questions of a cell have no verdict of a judge.
+fn notes_of_verdicts(columns: &[JudgedColumn], row: &MatrixRow) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for column in columns {
+        let counts = column.judgement(row).map(|judgement| judgement.counts).unwrap_or_default();
+        let (n_without, n, number) = (counts.without_verdict(), counts.questions(), column.number);
+        let note = format!("{}: ({number}): {n_without} of {n} questions have no verdict and count as 0", row.cell);
+        if n_without > 0 && !notes.contains(&note) {
+            notes.push(note);
+        }
     }
     notes
 }
@@ -113,9 +131,14 @@ fn keep_same_judge(row: &mut MatrixRow) -> usize {
 }
 
 impl JudgedColumn {
+    /// Returns the scores of a cell by the judge.
+    fn judgement<'r>(&self, row: &'r MatrixRow) -> Option<&'r CellJudgement> {
+        row.judged.iter().find(|judgement| judgement.judge == self.judge)
+    }
+
     /// Returns the score of a cell.
     fn score<'r>(&self, row: &'r MatrixRow) -> Option<&'r JudgedMean> {
-        row.judged.iter().find(|judgement| judgement.judge == self.judge)?.scores.get(&self.metric)
+        self.judgement(row)?.scores.get(&self.metric)
     }
 
     /// Returns the titles of the column and of its interval for readers.
@@ -162,7 +185,8 @@ mod tests {
         };
         let mean = ClusteredMean { mean: share, interval_95: (0.25, 0.75), n_clusters: 4 };
         let mean = JudgedMean { title: "DO".to_owned(), max_points: Some(5.0), mean };
-        CellJudgement { judge, scores: [("judge_score".to_owned(), mean)].into() }
+        let counts = JudgeCounts { judged: 8, ..JudgeCounts::default() };
+        CellJudgement { judge, counts, scores: [("judge_score".to_owned(), mean)].into() }
     }
 
     fn row(cell: &str, judged: Vec<CellJudgement>) -> MatrixRow {
@@ -191,6 +215,17 @@ mod tests {
             cost: None,
             published: vec![published("m-0125"), published("m-0613")],
         }
+    }
+
+    #[test]
+    fn a_note_counts_the_questions_without_a_verdict() {
+        let counts = JudgeCounts { judged: 3, unanswered: 1, missing: 1, failed: 2, unparsed: 1, ..Default::default() };
+        let incomplete = CellJudgement { counts, ..judgement("m-0613", 0.5) };
+        let mut rows = vec![row("a", vec![judgement("m-0125", 0.5), incomplete])];
+        let columns = judged_columns(&rows);
+        let notes = judged_notes(&columns, &mut rows);
+        let of_verdicts: Vec<&String> = notes.iter().filter(|note| note.contains("verdict")).collect();
+        assert_eq!(of_verdicts, ["a: (2): 4 of 8 questions have no verdict and count as 0"]);
     }
 
     #[test]
