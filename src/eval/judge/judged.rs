@@ -91,7 +91,7 @@ pub struct RecordedJudge {
 /// Model of replies whose service names none.
 const UNNAMED: &str = "unnamed";
 /// Number of digits of a hash in messages.
-const SHOWN_DIGITS: usize = 16;
+pub(super) const SHOWN_DIGITS: usize = 16;
 
 impl JudgeRecord {
     /// Returns the judge.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::judged::{JudgeStatus, JudgedAnswer};
+use super::judged::{JudgeStatus, JudgedAnswer, SHOWN_DIGITS};
 use super::replies::TokenUsage;
 use super::spec::{JUDGE_ACCURACY, JUDGE_PREFIX, JUDGE_SCORE, JudgeSpec, built_in};
 use crate::eval::benchmark::{BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table};
@@ -166,16 +166,17 @@ impl JudgeIdentity {
         if models.is_empty() { "no model".to_owned() } else { models.join(", ") }
     }
 
-    /// Returns the first digits of the prompt's hash.
-    pub fn short_hash(&self) -> &str {
-        self.prompt_hash.get(..16).unwrap_or(&self.prompt_hash)
+    /// Returns the first digits of the hashes: the prompt's, and that of the judge's description.
+    pub fn short_hashes(&self) -> [&str; 2] {
+        [&self.prompt_hash, &self.judge_hash].map(|hash| hash.get(..SHOWN_DIGITS).unwrap_or(hash))
     }
 }
 
 impl std::fmt::Display for JudgeIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { judge, temperature, .. } = self;
-        write!(f, "{judge} by {}, temperature {temperature}, prompt {}", self.shown_models(), self.short_hash())
+        let (models, [prompt, description]) = (self.shown_models(), self.short_hashes());
+        write!(f, "{judge} by {models}, temperature {temperature}, prompt {prompt}, description {description}")
     }
 }
 

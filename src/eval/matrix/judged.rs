@@ -154,11 +154,12 @@ impl JudgedColumn {
         cells.unwrap_or_default()
     }
 
-    /// Returns the titles in CSV: metric, judge, models, temperature, and the hash of the prompt.
+    /// Returns the titles in CSV: metric, judge, models, temperature, and the hashes of the prompt and of the
+    /// judge's description.
     pub(super) fn csv_head(&self) -> [String; 3] {
         let JudgeIdentity { judge, temperature, .. } = &self.judge;
-        let (models, hash) = (self.judge.shown_models(), self.judge.short_hash());
-        let name = format!("{}/{judge}/{models}/{temperature}/{hash}", self.metric);
+        let (models, [prompt, description]) = (self.judge.shown_models(), self.judge.short_hashes());
+        let name = format!("{}/{judge}/{models}/{temperature}/{prompt}/{description}", self.metric);
         [name.clone(), format!("{name}_low"), format!("{name}_high")]
     }
 
@@ -181,7 +182,7 @@ mod tests {
             models: [model.to_owned()].into(),
             temperature: 0.0,
             prompt_hash: "0123456789abcdef0".to_owned(),
-            judge_hash: "x".to_owned(),
+            judge_hash: "fedcba98765432100".to_owned(),
         };
         let mean = ClusteredMean { mean: share, interval_95: (0.25, 0.75), n_clusters: 4 };
         let mean = JudgedMean { title: "DO".to_owned(), max_points: Some(5.0), mean };
@@ -229,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn judges_that_differ_in_their_settings_alone_have_different_names() {
+        let mut other = judgement("m-0125", 0.5);
+        other.judge.judge_hash = "0f".to_owned();
+        let mut rows = vec![row("a", vec![judgement("m-0125", 0.5), other])];
+        let columns = judged_columns(&rows);
+        let heads: Vec<[String; 3]> = columns.iter().map(JudgedColumn::csv_head).collect();
+        assert!(heads.len() == 2 && heads[0] != heads[1], "{heads:?}");
+        let notes = judged_notes(&columns, &mut rows);
+        let end = |number: &str, end: &str| notes.iter().any(|note| note.starts_with(number) && note.ends_with(end));
+        assert!(end("(1)", "description fedcba9876543210") && end("(2)", "description 0f"), "{notes:?}");
+    }
+
+    #[test]
     fn each_judge_has_a_column_of_its_own_and_published_results_of_its_model() {
         let mut rows = vec![
             row("a", vec![judgement("m-0125", 0.5)]),
@@ -239,8 +253,8 @@ mod tests {
         assert_eq!(judged.iter().map(|column| column.number).collect::<Vec<_>>(), [1, 2]);
         let notes = judged_notes(&judged, &mut rows);
         let expected = [
-            "(1): video-chatgpt-detail by m-0125, temperature 0, prompt 0123456789abcdef",
-            "(2): video-chatgpt-detail by m-0613, temperature 0, prompt 0123456789abcdef",
+            "(1): video-chatgpt-detail by m-0125, temperature 0, prompt 0123456789abcdef, description fedcba9876543210",
+            "(2): video-chatgpt-detail by m-0613, temperature 0, prompt 0123456789abcdef, description fedcba9876543210",
             "scores of different judges do not compare",
             "4 published results are left out: of other judges than those of their cells",
             "a: judge/judged.jsonl: of other answers",
@@ -266,7 +280,7 @@ mod tests {
         assert!(text.contains("a     2.50    1.25 to 3.75                        baseline"), "{text}");
         assert!(text.contains("b                           3.50    1.25 to 3.75"), "{text}");
         let csv = String::from_utf8(table.to_csv().expect("in memory")).expect("text");
-        assert!(csv.contains(",judge_score/video-chatgpt-detail/m-0613/0/0123456789abcdef,"), "{csv}");
+        assert!(csv.contains(",judge_score/video-chatgpt-detail/m-0613/0/0123456789abcdef/fedcba9876543210,"), "{csv}");
         assert!(csv.contains("b,b,done,8,0,0,0,,,,0.7,0.25,0.75,"), "{csv}");
     }
 }
