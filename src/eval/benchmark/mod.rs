@@ -22,6 +22,7 @@ pub use record::{
 };
 pub use results::{ScoredResults, check_results_prompt, read_answers};
 pub use scores::{AnswerScorer, AnswerStatus, BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table, score_table};
+pub(in crate::eval) use spec::Measurement;
 pub use spec::{AverageOver, BenchmarkSpec, PublishedMetric, PublishedResult, UNNAMED_JUDGE, read_benchmark};
 pub use submission::submission;
 pub use tasks::{BenchmarkTasks, BenchmarkVideo};

@@ -82,6 +82,35 @@ pub struct PublishedResult {
     pub source: String,
 }
 
+/// How a published result was measured.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::eval) struct Measurement<'a> {
+    /// Split.
+    pub split: &'a str,
+    /// Metric.
+    pub metric: PublishedMetric,
+    /// Judging model.
+    pub judge: Option<&'a str>,
+    /// Judge by whose prompt the answers were scored.
+    pub prompt: Option<&'a str>,
+}
+
+impl Measurement<'_> {
+    /// Checks that a judged metric has the judge's prompt, and no other has one, in a result by its number.
+    pub(in crate::eval) fn problem_of_prompt(&self, number: usize) -> Option<SpecProblem> {
+        let rule = "a judged metric has the judge's prompt, and no other";
+        let problem = || SpecProblem::new(&format!("published.{number}.prompt"), rule).hint("prompt: video-chatgpt-qa");
+        (self.metric.is_judged() != self.prompt.is_some()).then(problem)
+    }
+}
+
+impl PublishedResult {
+    pub(in crate::eval) fn measurement(&self) -> Measurement<'_> {
+        let Self { split, metric, judge, prompt, .. } = self;
+        Measurement { split, metric: *metric, judge: judge.as_deref(), prompt: prompt.as_deref() }
+    }
+}
+
 /// Metric of a published result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
 pub enum PublishedMetric {
@@ -214,13 +243,7 @@ fn rules(value: &Value) -> Vec<SpecProblem> {
             };
             problems.push(SpecProblem::new(&format!("published.{number}.judge"), rule));
         }
-        if row.metric.is_judged() != row.prompt.is_some() {
-            let problem = SpecProblem::new(
-                &format!("published.{number}.prompt"),
-                "a judged metric has the judge's prompt, and no other",
-            );
-            problems.push(problem.hint("prompt: video-chatgpt-qa"));
-        }
+        problems.extend(row.measurement().problem_of_prompt(number));
     }
     problems
 }

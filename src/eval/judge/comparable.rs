@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::judged::JudgedAnswer;
 use super::table::{JudgeCounts, JudgeTable};
-use crate::eval::benchmark::{AnswerStatus, BenchmarkSpec, PublishedResult, UNNAMED_JUDGE};
+use crate::eval::benchmark::{AnswerStatus, BenchmarkSpec, Measurement, PublishedResult, UNNAMED_JUDGE};
 
 /// Published results that compare, and the causes that others do not.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,12 +33,12 @@ impl ComparableResults {
 impl JudgeTable {
     /// Chooses the published results of a split that compare with the answers of this table.
     pub fn comparable(&self, benchmark: &BenchmarkSpec, answers: &[JudgedAnswer]) -> ComparableResults {
-        let obstacle = obstacle_of_answers(benchmark, answers).or_else(|| self.obstacle_of_judge(answers));
+        let obstacle = self.obstacle(benchmark, answers);
         let mut compared = ComparableResults { obstacle, ..ComparableResults::default() };
-        let of_prompt = |row: &&PublishedResult| row.prompt.as_ref() == Some(&self.identity.judge);
+        let of_prompt = |row: &&PublishedResult| self.is_of_prompt(row.measurement());
         for row in benchmark.published.iter().filter(of_prompt) {
             let obstacle = compared.obstacle.as_ref().map(|obstacle| format!("because of these answers ({obstacle})"));
-            match self.difference(row, benchmark).or(obstacle) {
+            match self.difference(row.measurement(), benchmark).or(obstacle) {
                 Some(cause) => *compared.left_out.entry(cause).or_default() += 1,
                 None => compared.published.push(row.clone()),
             }
@@ -46,9 +46,23 @@ impl JudgeTable {
         compared
     }
 
+    /// Returns why no published result compares with the answers of this table.
+    pub(in crate::eval) fn obstacle(&self, benchmark: &BenchmarkSpec, answers: &[JudgedAnswer]) -> Option<String> {
+        obstacle_of_answers(benchmark, answers).or_else(|| self.obstacle_of_judge(answers))
+    }
+
+    /// Returns whether a result is of this split, and of this judge's prompt, metrics and model.
+    pub(in crate::eval) fn is_same(&self, result: Measurement<'_>, benchmark: &BenchmarkSpec) -> bool {
+        self.is_of_prompt(result) && self.difference(result, benchmark).is_none()
+    }
+
+    fn is_of_prompt(&self, result: Measurement<'_>) -> bool {
+        result.prompt == Some(self.identity.judge.as_str())
+    }
+
     /// Returns how a result differs from one of this split, these metrics and this judging model.
-    fn difference(&self, row: &PublishedResult, benchmark: &BenchmarkSpec) -> Option<String> {
-        let judge = row.judge.as_deref().unwrap_or(UNNAMED_JUDGE);
+    fn difference(&self, row: Measurement<'_>, benchmark: &BenchmarkSpec) -> Option<String> {
+        let judge = row.judge.unwrap_or(UNNAMED_JUDGE);
         if row.split != benchmark.split {
             Some(format!("of the split {}", row.split))
         } else if !self.metrics.iter().any(|metric| metric == row.metric.name()) {

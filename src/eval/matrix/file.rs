@@ -11,7 +11,7 @@ use super::plans::PlanMaker;
 use super::selector::CellSelector;
 use super::{Matrix, MatrixAxis, MatrixQuestions};
 use crate::error::{Error, Result};
-use crate::eval::benchmark::PublishedMetric;
+use crate::eval::benchmark::{Measurement, PublishedMetric};
 use crate::spec::{Document, SchemaNode, SpecProblem, plan_of, read_document};
 
 /// Limit of the cells of a matrix: each is a run of its own.
@@ -58,15 +58,25 @@ pub struct PublishedCell {
     pub metric: PublishedMetric,
     /// Value, in percent; a judge's score in points.
     pub value: f64,
-    /// Judge and its version. Default: none.
+    /// Judging model with its version. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// Judge by whose prompt the answers were scored, a built-in one: `video-chatgpt-qa`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Paper and table.
     pub source: String,
     /// Indices of the selected cells.
     #[serde(skip)]
     #[schemars(skip)]
     pub cells: Vec<usize>,
+}
+
+impl PublishedCell {
+    pub(super) fn measurement(&self) -> Measurement<'_> {
+        let Self { split, metric, judge, prompt, .. } = self;
+        Measurement { split, metric: *metric, judge: judge.as_deref(), prompt: prompt.as_deref() }
+    }
 }
 
 /// Returns whether a YAML file has the key `matrix`, which no other description has.
@@ -156,6 +166,7 @@ impl Selectors {
         let mut published = Vec::new();
         for (index, value) in list("published").into_iter().enumerate() {
             let Ok(row) = serde_json::from_value::<PublishedCell>(value) else { continue };
+            problems.extend(row.measurement().problem_of_prompt(index));
             let index = index.to_string();
             if row.metric.is_judged() != row.judge.is_some() {
                 let rule = "a judged metric has a judge, and no other has one";

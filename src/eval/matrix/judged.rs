@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::PublishedCell;
 use super::table::{MatrixRow, reported_row};
 use crate::eval::benchmark::BenchmarkSpec;
-use crate::eval::judge::{JudgeCounts, JudgeIdentity, JudgeTable, Judgements, format_interval, format_value};
+use crate::eval::judge::{JudgeCounts, JudgeIdentity, Judgement, Judgements, format_interval, format_value};
 use crate::eval::metrics::ClusteredMean;
 
 /// Scores of a cell by one judge.
@@ -19,6 +20,9 @@ pub struct CellJudgement {
     pub counts: JudgeCounts,
     /// Scores by metric, over the units that the benchmark averages over.
     pub scores: BTreeMap<String, JudgedMean>,
+    /// Published results of the cell that compare with the scores.
+    #[serde(skip)]
+    pub comparable: Vec<PublishedCell>,
 }
 
 /// Mean of a judged metric.
@@ -48,8 +52,13 @@ pub struct JudgedColumn {
 }
 
 /// Returns the scores of a cell, of the average that the benchmark reports.
-pub(super) fn cell_judgements(judgements: &Judgements, spec: &BenchmarkSpec) -> Vec<CellJudgement> {
-    let of_table = |table: &JudgeTable| {
+pub(super) fn cell_judgements(
+    judgements: &Judgements,
+    spec: &BenchmarkSpec,
+    published: &[PublishedCell],
+) -> Vec<CellJudgement> {
+    let of_judgement = |judgement: &Judgement| {
+        let table = &judgement.table;
         let row = reported_row(table.rows.iter().map(|row| row.scores.clone()).collect(), spec);
         let score = |metric: &str| {
             let mean = *row.as_ref()?.scores.get(metric)?;
@@ -57,9 +66,18 @@ pub(super) fn cell_judgements(judgements: &Judgements, spec: &BenchmarkSpec) -> 
             Some((metric.to_owned(), JudgedMean { title: table.title(metric), max_points, mean }))
         };
         let scores = table.judged_metrics().filter_map(score).collect();
-        CellJudgement { judge: table.identity.clone(), counts: table.counts, scores }
+        let comparable = comparable(judgement, spec, published);
+        CellJudgement { judge: table.identity.clone(), counts: table.counts, scores, comparable }
     };
-    judgements.all.iter().map(|judgement| of_table(&judgement.table)).collect()
+    judgements.all.iter().map(of_judgement).collect()
+}
+
+/// Chooses the published results of a cell that compare with its scores by a judge.
+fn comparable(judgement: &Judgement, spec: &BenchmarkSpec, published: &[PublishedCell]) -> Vec<PublishedCell> {
+    let Judgement { table, answers, .. } = judgement;
+    let is_whole = table.obstacle(spec, answers).is_none();
+    let is_same = |result: &&PublishedCell| is_whole && table.is_same(result.measurement(), spec);
+    published.iter().filter(is_same).cloned().collect()
 }
 
 /// Returns the columns of all cells: judges in the order in which cells have them.
@@ -83,8 +101,8 @@ pub(super) fn judged_columns(rows: &[MatrixRow]) -> Vec<JudgedColumn> {
     columns
 }
 
-/// Names the judges, and what is not shown: published results by other judges, which are removed from the rows, and
-/// judged answers of a cell.
+/// Names the judges, and what is not shown: published results that do not compare, which are removed from the rows,
+/// and judged answers of a cell.
 pub(super) fn judged_notes(columns: &[JudgedColumn], rows: &mut [MatrixRow]) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     for column in columns {
@@ -96,9 +114,12 @@ pub(super) fn judged_notes(columns: &[JudgedColumn], rows: &mut [MatrixRow]) -> 
     if notes.len() > 1 {
         notes.push("scores of different judges do not compare".to_owned());
     }
-    let n_left_out = if columns.is_empty() { 0 } else { rows.iter_mut().map(keep_same_judge).sum() };
+    let n_left_out = if columns.is_empty() { 0 } else { rows.iter_mut().map(keep_comparable).sum() };
     if n_left_out > 0 {
-        notes.push(format!("{n_left_out} published results are left out: of other judges than those of their cells"));
+        notes.push(format!(
+            "{n_left_out} published results are left out: their cells have no scores of the same prompt, model and \
+             metric, by a built-in judge with a single reply to each request"
+        ));
     }
     for row in rows {
         notes.extend(notes_of_verdicts(columns, row));
@@ -121,12 +142,11 @@ fn notes_of_verdicts(columns: &[JudgedColumn], row: &MatrixRow) -> Vec<String> {
     notes
 }
 
-/// Removes the published results by other judging models than the cell's, and returns their number.
-fn keep_same_judge(row: &mut MatrixRow) -> usize {
+/// Removes the published results of judges that compare with no score of the cell, and returns their number.
+fn keep_comparable(row: &mut MatrixRow) -> usize {
     let n = row.published.len();
-    let models: Vec<&JudgeIdentity> = row.judged.iter().map(|judgement| &judgement.judge).collect();
-    let is_same = |judge: &String| models.iter().any(|known| known.models.len() == 1 && known.models.contains(judge));
-    row.published.retain(|result| result.judge.as_ref().is_none_or(is_same));
+    let compares = |result: &PublishedCell| row.judged.iter().any(|judgement| judgement.comparable.contains(result));
+    row.published.retain(|result| !result.metric.is_judged() || compares(result));
     n - row.published.len()
 }
 
@@ -174,7 +194,7 @@ impl JudgedColumn {
 mod tests {
     use super::*;
     use crate::eval::benchmark::PublishedMetric;
-    use crate::eval::matrix::{CellState, MatrixTable, PublishedCell};
+    use crate::eval::matrix::{CellState, MatrixTable};
 
     fn judgement(model: &str, share: f64) -> CellJudgement {
         let judge = JudgeIdentity {
@@ -187,19 +207,24 @@ mod tests {
         let mean = ClusteredMean { mean: share, interval_95: (0.25, 0.75), n_clusters: 4 };
         let mean = JudgedMean { title: "DO".to_owned(), max_points: Some(5.0), mean };
         let counts = JudgeCounts { judged: 8, ..JudgeCounts::default() };
-        CellJudgement { judge, counts, scores: [("judge_score".to_owned(), mean)].into() }
+        let scores = [("judge_score".to_owned(), mean)].into();
+        CellJudgement { judge, counts, scores, comparable: vec![published(model)] }
     }
 
-    fn row(cell: &str, judged: Vec<CellJudgement>) -> MatrixRow {
-        let published = |judge: &str| PublishedCell {
+    fn published(judge: &str) -> PublishedCell {
+        PublishedCell {
             cell: serde_json::Map::new(),
             split: "test".to_owned(),
             metric: PublishedMetric::JudgeScore,
             value: 2.5,
             judge: Some(judge.to_owned()),
+            prompt: Some("video-chatgpt-detail".to_owned()),
             source: "s".to_owned(),
             cells: vec![0],
-        };
+        }
+    }
+
+    fn row(cell: &str, judged: Vec<CellJudgement>) -> MatrixRow {
         MatrixRow {
             cell: cell.to_owned(),
             labels: vec![cell.to_owned()],
@@ -243,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn each_judge_has_a_column_of_its_own_and_published_results_of_its_model() {
+    fn each_judge_has_a_column_of_its_own_and_its_published_results() {
         let mut rows = vec![
             row("a", vec![judgement("m-0125", 0.5)]),
             row("b", vec![judgement("m-0613", 0.7)]),
@@ -256,7 +281,8 @@ mod tests {
             "(1): video-chatgpt-detail by m-0125, temperature 0, prompt 0123456789abcdef, description fedcba9876543210",
             "(2): video-chatgpt-detail by m-0613, temperature 0, prompt 0123456789abcdef, description fedcba9876543210",
             "scores of different judges do not compare",
-            "4 published results are left out: of other judges than those of their cells",
+            "4 published results are left out: their cells have no scores of the same prompt, model and metric, by a \
+             built-in judge with a single reply to each request",
             "a: judge/judged.jsonl: of other answers",
             "b: judge/judged.jsonl: of other answers",
             "c: judge/judged.jsonl: of other answers",

@@ -118,7 +118,7 @@ impl MatrixRow {
         // A judge's results stand with a note that they do not compare.
         let is_measured =
             |row: &&PublishedCell| row.metric.is_judged() || spec.metrics.iter().any(|m| row.metric.is(*m));
-        let published = published.filter(|_| is_whole).filter(is_measured);
+        let published: Vec<PublishedCell> = published.filter(|_| is_whole).filter(is_measured).cloned().collect();
         Self {
             cell: cell.name.clone(),
             labels: cell.labels.clone(),
@@ -130,8 +130,8 @@ impl MatrixRow {
             missing: count(|row| row.missing),
             compared: is_compared.then(|| compare(context, &outcome.answers)).flatten(),
             cost: outcome.cost,
-            published: published.cloned().collect(),
-            judged: cell_judgements(&outcome.judgements, spec),
+            judged: cell_judgements(&outcome.judgements, spec, &published),
+            published,
             judged_notes: outcome.judgements.notes.clone(),
             scores: scored.map(|row| row.scores).unwrap_or_default(),
         }
@@ -204,6 +204,7 @@ pub(super) fn reported_row(mut rows: Vec<BenchmarkRow>, spec: &BenchmarkSpec) ->
 mod tests {
     use super::*;
     use crate::eval::benchmark::{AnswerStatus, Measure, PublishedMetric};
+    use crate::eval::judge::{JudgeRecord, JudgeStatus, JudgeTable, JudgedAnswer, Judgement, TokenUsage, open_judge};
     use crate::eval::matrix::{MatrixCell, MatrixQuestions};
     use crate::spec::{Document, Plan};
     use std::path::{Path, PathBuf};
@@ -274,6 +275,7 @@ mod tests {
             metric,
             value: 50.0,
             judge: None,
+            prompt: None,
             source: "a paper".to_owned(),
             cells: vec![0],
         };
@@ -289,6 +291,69 @@ mod tests {
         let missing = ScoredAnswer { status: AnswerStatus::Missing, ..whole[1].clone() };
         let hidden = ScoredAnswer { scores: BTreeMap::new(), ..whole[1].clone() };
         assert_eq!((n(&[whole[0].clone(), missing]), n(&[whole[0].clone(), hidden])), (0, 0));
+    }
+
+    /// Returns an answer that `video-chatgpt-qa` has accepted by the model `m`, or to which there is no reply.
+    fn judged(answer: &ScoredAnswer, status: JudgeStatus) -> JudgedAnswer {
+        let judge = open_judge("video-chatgpt-qa").expect("built in");
+        let is_judged = status == JudgeStatus::Judged;
+        let share = if is_judged { 1.0 } else { 0.0 };
+        let judge = JudgeRecord {
+            model: is_judged.then(|| "m".to_owned()),
+            temperature: judge.temperature,
+            prompt_hash: judge.prompt_hash(),
+            max_score: 5.0,
+            judge_hash: judge.hash(),
+            custom_id: answer.question_id.clone(),
+            usage: TokenUsage::default(),
+            price: None,
+            replies: is_judged.then(|| "{'pred': 'yes', 'score': 5}".to_owned()).into_iter().collect(),
+            pred: is_judged.then(|| "yes".to_owned()),
+            score: is_judged.then_some(5.0),
+            status,
+            error: None,
+            name: judge.name,
+        };
+        let scores = BTreeMap::from([("judge_accuracy".to_owned(), share)]);
+        JudgedAnswer { answer: ScoredAnswer { scores, ..answer.clone() }, judge }
+    }
+
+    #[test]
+    fn published_scores_of_a_judge_stand_beside_whole_judging_by_the_same_prompt_model_and_metric() {
+        let (mut matrix, mut spec) = (matrix(), BenchmarkSpec::of_questions(Path::new("q.jsonl")));
+        spec.questions = Some(2);
+        let published = |prompt: &str, judge: &str, metric: PublishedMetric| PublishedCell {
+            cell: serde_json::Map::new(),
+            split: "all".to_owned(),
+            metric,
+            value: 50.0,
+            judge: Some(judge.to_owned()),
+            prompt: Some(prompt.to_owned()),
+            source: "a paper".to_owned(),
+            cells: vec![0],
+        };
+        let (accuracy, score) = (PublishedMetric::JudgeAccuracy, PublishedMetric::JudgeScore);
+        matrix.published = vec![
+            published("video-chatgpt-qa", "m", accuracy),
+            published("video-chatgpt-detail", "m", accuracy),
+            published("video-chatgpt-qa", "other", accuracy),
+            published("video-chatgpt-qa", "m", score),
+        ];
+        let context = MatrixTableContext { matrix: &matrix, spec: &spec, baseline: &[] };
+        let answers = vec![answer(1, "", 1.0), answer(2, "", 0.0)];
+        let row = |second: JudgeStatus| {
+            let judged = vec![judged(&answers[0], JudgeStatus::Judged), judged(&answers[1], second)];
+            let file = PathBuf::from("judged.jsonl");
+            let all = vec![Judgement { file, table: JudgeTable::new(&judged), answers: judged }];
+            let judgements = Judgements { all, notes: Vec::new() };
+            let outcome = CellOutcome { judgements, ..outcome(CellState::Done, answers.clone()) };
+            let row = MatrixRow::new(0, &outcome, &context);
+            MatrixTable::new(&context, vec![row], &[]).rows.remove(0)
+        };
+        let whole = row(JudgeStatus::Judged);
+        assert_eq!((whole.published.as_slice(), whole.judged[0].counts.judged), (&matrix.published[..1], 2));
+        let incomplete = row(JudgeStatus::Missing);
+        assert_eq!((incomplete.published.len(), incomplete.judged[0].counts.missing), (0, 1));
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn every_error_of_a_matrix_is_printed_at_once_with_its_position() {
     let ablation = Ablation::new(
         "questions: q.jsonl\nbenchmark: b.yaml\nmatrix:\n  temporl: [concat]\n  temporal: [concat, { max_pool: { strid: 2 } }, concat]\n\
          \x20 frames: [0, 4]\n  model:\n    - { label: a/b, set: { model: x } }\n    - { label: c, set: { modl: x, temporal: concat } }\n\
-         exclude:\n  - { frame: 4 }\n  - { frames: 5 }\nbaselin: 1\n",
+         exclude:\n  - { frame: 4 }\n  - { frames: 5 }\nbaselin: 1\n\
+         published:\n  - { cell: {}, split: s, metric: judge_score, value: 3, judge: m, source: s }\n",
     );
     let error = ablation.read();
     for part in [
@@ -114,6 +115,7 @@ fn every_error_of_a_matrix_is_printed_at_once_with_its_position() {
         "exclude.0.frame: unknown axis `frame`; hint: frames",
         "exclude.1.frames: unknown label `5`",
         "baselin: unknown key `baselin`; hint: `baseline`?",
+        "published.0.prompt: a judged metric has the judge's prompt, and no other; hint: prompt: video-chatgpt-qa",
         "wants either `benchmark` or `questions`",
         "matrix.yaml:5:22: temporal.max_pool.strid: unknown key `strid`; hint: `stride`?",
     ] {
