@@ -2,9 +2,10 @@
 //!
 //! A full page whose content is known is found again by its key: the page before it and its [`PAGE_LEN`] tokens. A
 //! sequence whose prompt begins with the same pages shares them in place of computing them. A tail, which is the last
-//! page of a sequence and not full, is found by its leading tokens, as is any page that only begins alike: what is common
-//! can be copied. A page without references keeps its content until its memory is needed; of such pages, at most
-//! [`PoolConfig::keep_pages`] stay while unused memory is left, and at most [`PoolConfig::keep_tails`] tails among them.
+//! page of a sequence and not full, is found by its leading tokens, as is any page that only begins alike: what is
+//! common can be copied. A page without references keeps its content until its memory is needed; of such pages, at most
+//! [`PoolConfig::keep_pages`] stay while unused memory is left, and at most [`PoolConfig::keep_tails`] tails among
+//! them.
 //!
 //! The pool only counts: [`crate::kernels::kv::KvStore`] has the memory.
 
@@ -211,8 +212,8 @@ impl PagePool {
         self.slots[page.index()].serial
     }
 
-    /// Publishes the content of a page in use, so that prefixes find it; a tail that has grown is published again. Where
-    /// another page has the same content already, that one is found.
+    /// Publishes the content of a page in use, so that prefixes find it; a tail that has grown is published again.
+    /// Where another page has the same content already, that one is found.
     pub(crate) fn fill(&mut self, page: PageId, key: PageKey) {
         debug_assert!(key.tokens.len() <= PAGE_LEN, "at most a full page");
         if self.slots[page.index()].key.as_ref().is_some_and(|own| own.tokens.len() >= key.tokens.len()) {

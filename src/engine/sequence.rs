@@ -151,8 +151,8 @@ impl<'l> Sequence<'l> {
         segments
     }
 
-    /// Takes pages, of which the first `n_shared` are shared, and store the first `n_stored` positions together with the
-    /// beginning of the next one.
+    /// Takes pages, of which the first `n_shared` are shared, and store the first `n_stored` positions together with
+    /// the beginning of the next one.
     pub(super) fn begin(&mut self, pages: Vec<PageId>, n_shared: usize, n_stored: usize) {
         self.n_stored = n_stored;
         self.n_published = n_shared;

@@ -1,7 +1,7 @@
 //! Comparison of the files of answers of two runs: questions are paired by id, scores by one measure.
 //!
-//! Scores of a judge compare with those of the same judge alone: description, prompt, model, temperature, highest score.
-//! Failed and missing questions are wrong in both runs, and counted for each. Called by `eval compare`.
+//! Scores of a judge compare with those of the same judge alone: description, prompt, model, temperature, highest
+//! score. Failed and missing questions are wrong in both runs, and counted for each. Called by `eval compare`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Evaluation: files of questions by exact match, benchmarks in the formats in which they are distributed, ablations,
-//! judges of open answers, reports, exports, and the divergence between the next tokens of two models. Called by `eval`,
-//! and by the benchmarks and tests of quantization.
+//! judges of open answers, reports, exports, and the divergence between the next tokens of two models. Called by
+//! `eval`, and by the benchmarks and tests of quantization.
 
 pub mod benchmark;
 mod compare;

@@ -16,7 +16,7 @@ const QUALITY: u8 = 80;
 /// Preview that a run makes of each video.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Preview {
-    /// None.
+    /// No preview.
     #[default]
     None,
     /// The middle one of the sampled frames: the first frame of many videos is black.

@@ -28,8 +28,8 @@ pub fn read_plan(path: &Path, sets: &[String]) -> Result<(Plan, Document), Error
     Ok((plan_of(&document)?, document))
 }
 
-/// Reads a pipeline file, or begins with no values, with `--set` assignments over it: a document that [`assign`] extends
-/// and [`plan_of`] reads.
+/// Reads a pipeline file, or begins with no values, with `--set` assignments over it: a document that [`assign`]
+/// extends and [`plan_of`] reads.
 ///
 /// # Errors
 /// A file that cannot be read, or a text that is no assignment.

@@ -14,7 +14,8 @@ pub struct FrameRequest {
     /// Index of the video stream among all streams. Default: the best video stream.
     #[serde(default)]
     pub stream: Option<usize>,
-    /// Rate of the images of a directory. Default: the images have no times. A video that is not a directory is refused.
+    /// Rate of the images of a directory. Default: the images have no times. A video that is not a directory is
+    /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_rate: Option<ImageRate>,
 }

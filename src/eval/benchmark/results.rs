@@ -14,8 +14,8 @@ use crate::eval::dataset::DatasetQuestions;
 /// Questions that one record answers, or whose video it is about.
 type QuestionIndex = HashMap<Id, Vec<usize>>;
 
-/// Reads the answers to the questions of `tasks` below the data directory, and scores them: one a question, in the order
-/// of the data set; `None` for a question without a record. Questions with a missing video are scored as such.
+/// Reads the answers to the questions of `tasks` below the data directory, and scores them: one a question, in the
+/// order of the data set; `None` for a question without a record. Questions with a missing video are scored as such.
 ///
 /// A record is of a question if it is about the same item and prompt. A failed item counts for each of its questions
 /// without a record of its own. Records of other questions are not used.
@@ -73,8 +73,8 @@ pub struct ScoredResults<'a> {
     pub scorer: AnswerScorer<'a>,
 }
 
-/// Describes how the prompts of results differ from those of a benchmark: the system text and the beginning of the answer
-/// are of the plan, not of the questions.
+/// Describes how the prompts of results differ from those of a benchmark: the system text and the beginning of the
+/// answer are of the plan, not of the questions.
 pub fn check_results_prompt(results: &StoredResults, spec: &BenchmarkSpec) -> Vec<String> {
     let of_plan = |key: &str| results.header.choices["prompt"][key].as_str().unwrap_or_default();
     let system = spec.prompt.system.as_deref().unwrap_or_default();

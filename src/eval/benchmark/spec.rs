@@ -82,7 +82,7 @@ pub struct PublishedResult {
     pub source: String,
 }
 
-/// How a published result was measured.
+/// Conditions of a published measurement.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::eval) struct Measurement<'a> {
     /// Split.
@@ -182,8 +182,8 @@ impl BenchmarkSpec {
         self.questions == Some(answers.len()) && answers.iter().all(is_counted)
     }
 
-    /// Returns the published results that compare with the scores of some answers: those of the same split and metric, if
-    /// the answers are of the whole split.
+    /// Returns the published results that compare with the scores of some answers: those of the same split and metric,
+    /// if the answers are of the whole split.
     pub fn comparable(&self, answers: &[ScoredAnswer]) -> Vec<&PublishedResult> {
         let of =
             |row: &&PublishedResult| row.split == self.split && self.metrics.first().is_some_and(|m| row.metric.is(*m));

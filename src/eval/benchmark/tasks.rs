@@ -40,7 +40,7 @@ pub struct BenchmarkTasks {
     pub coverage: VideoCoverage,
 }
 
-/// What questions about one item have in common.
+/// Key of an item, equal for all questions about it.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct ClipKey {
     path: PathBuf,

@@ -5,8 +5,8 @@
 //! `answer_number`), lmms-eval's Parquet (`video`, `answer`, `a0` to `a4`). The official answer is an index, in some
 //! releases the option's text: a file is read as what more of its answers are, and the others are refused.
 //!
-//! IntentQA has the same layouts: its own tables (`val.csv`, `test.csv`) are NExT-QA's official one with further columns,
-//! and IG-VLM's has the answers as texts.
+//! IntentQA has the same layouts: its own tables (`val.csv`, `test.csv`) are NExT-QA's official one with further
+//! columns, and IG-VLM's has the answers as texts.
 //!
 //! Open answers: `video`, `question`, `answer`, `qid`, `type`; a second reference from `additional_ref_answer`, or from
 //! the object of video and qid in `add_reference_answer_test.json`. The type `TP` is scored with `TN`, as the script

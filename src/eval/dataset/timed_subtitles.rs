@@ -1,5 +1,5 @@
-//! Subtitles with times, as LongVideoBench distributes them: a list of `{start, end, line}` with times as h:mm:ss, or of
-//! `{timestamp: [start, end], text}` with seconds, whose last end may be null.
+//! Subtitles with times, as LongVideoBench distributes them: a list of `{start, end, line}` with times as h:mm:ss, or
+//! of `{timestamp: [start, end], text}` with seconds, whose last end may be null.
 
 use std::path::{Path, PathBuf};
 

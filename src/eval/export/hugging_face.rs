@@ -33,8 +33,8 @@ struct DatasetRow<'a> {
     task: &'a str,
 }
 
-/// Writes `README.md`, whose head names the split's file, `data/<split>.jsonl` and `pipeline.yaml`. Videos are named, not
-/// copied.
+/// Writes `README.md`, whose head names the split's file, `data/<split>.jsonl` and `pipeline.yaml`. Videos are named,
+/// not copied.
 ///
 /// # Errors
 /// Subtitles between frames, a path that is not UTF-8, or a directory that cannot be written.

@@ -15,7 +15,7 @@ const MANIFEST: &str = "manifest.jsonl";
 
 /// Line of a manifest.
 #[derive(Serialize)]
-struct ManifestLine<'a> {
+struct ExportedItem<'a> {
     video: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<Seconds>,
@@ -27,8 +27,8 @@ struct ManifestLine<'a> {
 }
 
 /// Writes `manifest.jsonl`, with paths below the data directory, and `pipeline.yaml`, with the system text and the
-/// beginning of answers of the benchmark. Results of `vidense batch` over them, with the data directory as root, are read by
-/// [`read_answers`](crate::eval::benchmark::read_answers).
+/// beginning of answers of the benchmark. Results of `vidense batch` over them, with the data directory as root, are
+/// read by [`read_answers`](crate::eval::benchmark::read_answers).
 ///
 /// # Errors
 /// Subtitles between frames, the name of a video that is not UTF-8, or a directory that cannot be written.
@@ -42,7 +42,7 @@ pub fn write_manifest(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<(
         let (video, questions) = (item.video.as_str(), item.questions.as_slice());
         add_line(
             &mut lines,
-            &ManifestLine { video, start: window.start, end: window.end, image_rate: item.image_rate, questions },
+            &ExportedItem { video, start: window.start, end: window.end, image_rate: item.image_rate, questions },
         )?;
     }
     benchmark.write(out, MANIFEST, &lines)?;

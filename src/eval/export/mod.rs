@@ -1,6 +1,6 @@
-//! Exports of a benchmark's questions for other programs: [`write_manifest`] for `vidense batch`, [`write_lmms_task`] for
-//! lmms-eval, [`write_dataset`] in the layout of Hugging Face; and of an evaluation, [`write_lmms_samples`] as lmms-eval
-//! logs its own. Called by `eval export`.
+//! Exports of a benchmark's questions for other programs: [`write_manifest`] for `vidense batch`, [`write_lmms_task`]
+//! for lmms-eval, [`write_dataset`] in the layout of Hugging Face; and of an evaluation, [`write_lmms_samples`] as
+//! lmms-eval logs its own. Called by `eval export`.
 
 mod hugging_face;
 mod lmms_eval;
@@ -66,8 +66,8 @@ impl ExportedBenchmark<'_> {
         }
     }
 
-    /// Writes a pipeline with the system text and the beginning of answers of the benchmark: they are of a pipeline, not of
-    /// a question.
+    /// Writes a pipeline with the system text and the beginning of answers of the benchmark: they are of a pipeline,
+    /// not of a question.
     fn write_pipeline(&self, out: &Path) -> Result<()> {
         let prompt = &self.spec.prompt;
         let mut keys = Map::new();

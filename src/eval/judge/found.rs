@@ -36,8 +36,8 @@ pub struct Judgements {
 
 impl Judgements {
     /// Reads the judgements of these answers in a directory. Those of other answers, which the model has given since
-    /// then or before, are noted and not used, and so are judges that were begun and not finished, and files that are not of
-    /// judged answers.
+    /// then or before, are noted and not used, and so are judges that were begun and not finished, and files that are
+    /// not of judged answers.
     ///
     /// # Errors
     /// A directory that cannot be read.

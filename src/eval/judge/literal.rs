@@ -1,8 +1,8 @@
 //! Dictionaries in a judge's reply: a literal of Python or an object of JSON, with text around it.
 //!
 //! A dictionary has texts as keys, and texts, numbers and the constants of both languages as values: a subset of what
-//! Python's `ast.literal_eval` reads, and of JSON. A dictionary within another one is not a verdict of its own: the scripts
-//! take the keys of the outer one. Called by `verdict`.
+//! Python's `ast.literal_eval` reads, and of JSON. A dictionary within another one is not a verdict of its own: the
+//! scripts take the keys of the outer one. Called by `verdict`.
 
 use std::iter::Peekable;
 use std::str::Chars;

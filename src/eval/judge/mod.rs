@@ -38,5 +38,5 @@ pub use reply_log::{JudgeSetup, ReplyLog, ReplyLogFormat};
 pub use requests::{JudgeOptions, JudgeRequest, JudgeRequests};
 pub use retry::RetryPolicy;
 pub use spec::{BUILT_IN_JUDGES, JudgeSpec, VerdictKind, open_judge};
-pub use table::{JudgeCounts, JudgeIdentity, JudgeRow, JudgeTable, format_interval, format_value};
+pub use table::{JudgeCounts, JudgeIdentity, JudgeRow, JudgeTable};
 pub use verdict::{JudgeVerdict, parse_verdict};

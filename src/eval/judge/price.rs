@@ -5,12 +5,12 @@ use super::replies::TokenUsage;
 /// Number of tokens that a price is of.
 const UNIT: f64 = 1e6;
 
-/// Prices of a million tokens.
+/// Prices of tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenPrices {
-    /// Of prompts.
+    /// Price of a million tokens of prompts.
     pub prompts: f64,
-    /// Of replies.
+    /// Price of a million tokens of replies.
     pub replies: f64,
 }
 

@@ -2,9 +2,9 @@
 //!
 //! A request is a body of OpenAI's chat completions; a line of a batch wraps it with its id (`custom_id`): the name of
 //! the judge, the id of the question, and the first digits of the hash of the body, so that replies of another judge or
-//! about another answer join nothing. The model is no part of the hash: replies name theirs. Questions without an answer
-//! are not sent. The two questions of a pair have the ids `key/1` and `key/2`, as [`dataset`](crate::eval::dataset) makes
-//! them of VCG-Bench's consistency.
+//! about another answer join nothing. The model is no part of the hash: replies name theirs. Questions without an
+//! answer are not sent. The two questions of a pair have the ids `key/1` and `key/2`, as
+//! [`dataset`](crate::eval::dataset) makes them of VCG-Bench's consistency.
 
 use std::collections::HashMap;
 
@@ -196,7 +196,8 @@ fn check(judge: &JudgeSpec, answer: &ScoredAnswer) -> Result<()> {
             Err(about(answer, "has no rubric").with_hint(hint))
         }
         [reference] if judge.verdict == VerdictKind::Choice && label_of(reference).is_none() => {
-            Err(about(answer, "has a reference that is no option").with_hint("a reference `B. text`"))
+            Err(about(answer, "has a reference without the label of an option")
+                .with_hint("a reference such as `B. text`"))
         }
         [_] => Ok(()),
         _ => Err(about(answer, "has several references").with_hint(open)),

@@ -8,6 +8,7 @@ use super::judged::{JudgeStatus, JudgedAnswer, SHOWN_DIGITS};
 use super::replies::TokenUsage;
 use super::spec::{JUDGE_ACCURACY, JUDGE_PREFIX, JUDGE_SCORE, JudgeSpec, built_in};
 use crate::eval::benchmark::{BenchmarkRow, ScoreGroup, ScoredAnswer, named_score_table};
+use crate::eval::metrics::ClusteredMean;
 
 /// Numbers of questions by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -116,30 +117,9 @@ impl JudgeTable {
         abbreviation.filter(|_| metric == JUDGE_SCORE).unwrap_or_else(|| metric.to_owned())
     }
 
-    /// Formats a value of a metric in points, or in percent.
-    pub fn shown(&self, metric: &str, value: f64) -> String {
-        format_value(self.max_points.get(metric).copied(), value)
-    }
-
-    /// Formats an interval as [`Self::shown`] does, without the sign of percent.
-    pub fn shown_interval(&self, metric: &str, interval: (f64, f64)) -> String {
-        format_interval(self.max_points.get(metric).copied(), interval)
-    }
-}
-
-/// Formats a share as points of a maximum, or in percent without one.
-pub fn format_value(max_points: Option<f64>, share: f64) -> String {
-    match max_points {
-        Some(points) => format!("{:.2}", points * share),
-        None => format!("{:.1} %", 100.0 * share),
-    }
-}
-
-/// Formats an interval of shares as [`format_value`] does, without the sign of percent.
-pub fn format_interval(max_points: Option<f64>, (low, high): (f64, f64)) -> String {
-    match max_points {
-        Some(points) => format!("{:.2} to {:.2}", points * low, points * high),
-        None => format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high),
+    /// Formats the mean of a metric and its interval, in points or in percent.
+    pub fn shown(&self, metric: &str, mean: &ClusteredMean) -> [String; 2] {
+        mean.shown(self.max_points.get(metric).copied())
     }
 }
 

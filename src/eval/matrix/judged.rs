@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::PublishedCell;
 use super::table::{MatrixRow, reported_row};
 use crate::eval::benchmark::BenchmarkSpec;
-use crate::eval::judge::{JudgeCounts, JudgeIdentity, Judgement, Judgements, format_interval, format_value};
+use crate::eval::judge::{JudgeCounts, JudgeIdentity, Judgement, Judgements};
 use crate::eval::metrics::ClusteredMean;
 
 /// Scores of a cell by one judge.
@@ -168,10 +168,7 @@ impl JudgedColumn {
 
     /// Returns the mean and the interval for readers.
     pub(super) fn cells(&self, row: &MatrixRow) -> [String; 2] {
-        let cells = self.score(row).map(|JudgedMean { max_points, mean, .. }| {
-            [format_value(*max_points, mean.mean), format_interval(*max_points, mean.interval_95)]
-        });
-        cells.unwrap_or_default()
+        self.score(row).map(|JudgedMean { max_points, mean, .. }| mean.shown(*max_points)).unwrap_or_default()
     }
 
     /// Returns the titles in CSV: metric, judge, models, temperature, and the hashes of the prompt and of the

@@ -135,11 +135,7 @@ impl MatrixTable {
         let mut cells = row.labels.clone();
         for metric in &self.metrics {
             match row.scores.get(metric) {
-                Some(score) => {
-                    let (low, high) = score.interval_95;
-                    cells.push(format!("{:.1} %", 100.0 * score.mean));
-                    cells.push(format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high));
-                }
+                Some(score) => cells.extend(score.shown(None)),
                 None => cells.extend([state(row.state).to_owned(), String::new()]),
             }
         }

@@ -37,6 +37,17 @@ pub struct ClusteredMean {
     pub n_clusters: usize,
 }
 
+impl ClusteredMean {
+    /// Formats the mean and its interval: in points of a maximum, or in percent without one.
+    pub fn shown(&self, max_points: Option<f64>) -> [String; 2] {
+        let (mean, (low, high)) = (self.mean, self.interval_95);
+        match max_points {
+            Some(points) => [format!("{:.2}", points * mean), format!("{:.2} to {:.2}", points * low, points * high)],
+            None => [format!("{:.1} %", 100.0 * mean), format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high)],
+        }
+    }
+}
+
 impl ClusteredScores {
     /// Adds a score of a cluster, with its weight.
     pub fn add(&mut self, cluster: &str, score: f64, weight: f64) {

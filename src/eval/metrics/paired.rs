@@ -2,10 +2,10 @@
 //!
 //! The interval of the difference is the percentile interval of a bootstrap over clusters: 10,000 resamples of the
 //! videos with replacement, seed 0 (Cameron, Gelbach and Miller 2008, section III, pairs cluster bootstrap). Where all
-//! clusters have one difference that is not 0, resamples say nothing, and the interval is Wilson's over clusters. The test
-//! is McNemar's exact one (two-sided binomial of the discordant pairs, McNemar 1947) where every score is 0 or 1 and every
-//! question has a video of its own, else a t test of the mean difference over clusters with the standard error of
-//! [`ClusteredScores`](super::ClusteredScores): questions about one video are not independent.
+//! clusters have one difference that is not 0, resamples say nothing, and the interval is Wilson's over clusters. The
+//! test is McNemar's exact one (two-sided binomial of the discordant pairs, McNemar 1947) where every score is 0 or 1
+//! and every question has a video of its own, else a t test of the mean difference over clusters with the standard
+//! error of [`ClusteredScores`](super::ClusteredScores): questions about one video are not independent.
 
 use std::collections::BTreeMap;
 

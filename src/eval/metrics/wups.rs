@@ -6,9 +6,9 @@
 //! The similarity of two synsets is NLTK's `wup_similarity`, its rule for the common ancestor included (least depth
 //! along the shortest path, ties by name). As in the script (pywsd's `lemmatize_sentence`), words are lemmatised before
 //! stop words are removed. The script's lemmatiser asks a part-of-speech tagger, which is no part of this program: here
-//! stop words and words in `-ing` and `-ed` are lemmatised as verbs if they have such a base form, other words as nouns,
-//! else as verbs, else as adjectives; and a word that WordNet does not have loses a final `s` only, in place of Porter's
-//! stem.
+//! stop words and words in `-ing` and `-ed` are lemmatised as verbs if they have such a base form, other words as
+//! nouns, else as verbs, else as adjectives; and a word that WordNet does not have loses a final `s` only, in place of
+//! Porter's stem.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

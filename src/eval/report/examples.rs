@@ -26,8 +26,8 @@ pub(super) struct FailedVideo {
     pub(super) cause: String,
 }
 
-/// Chooses wrong answers by type: given answers that score less than 1 by a metric, the lowest scores first. Among equal
-/// scores the hash of the id decides, so that neither the order of the files nor the first videos do.
+/// Chooses wrong answers by type: given answers that score less than 1 by a metric, the lowest scores first. Among
+/// equal scores the hash of the id decides, so that neither the order of the files nor the first videos do.
 pub(super) fn wrong_answers(answers: &[ScoredAnswer], metric: &str) -> Vec<ExampleGroup> {
     let mut groups: BTreeMap<&str, Vec<(f64, &ScoredAnswer)>> = BTreeMap::new();
     for answer in answers {

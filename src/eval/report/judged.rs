@@ -17,7 +17,7 @@ pub(super) fn judged_cells(contents: &ReportContents, row: &BenchmarkRow) -> Vec
         let mut rows = table.rows.iter().map(|judged| &judged.scores);
         let same = rows.find(|judged| judged.group == row.group && judged.name == row.name);
         match same.and_then(|judged| judged.scores.get(metric)) {
-            Some(score) => [table.shown(metric, score.mean), table.shown_interval(metric, score.interval_95)],
+            Some(score) => table.shown(metric, score),
             None => [String::new(), String::new()],
         }
     };

@@ -1,4 +1,5 @@
-//! Report of an evaluation: `report.md`, `report.html` and the plot `scores.svg`, from the files of its directory alone.
+//! Report of an evaluation: `report.md`, `report.html` and the plot `scores.svg`, from the files of its directory
+//! alone.
 //!
 //! `contents` collects what is reported, `examples` chooses wrong answers, `thumbnails` reads their frames, `tables`
 //! and `judged` format, `markdown` and `html` render, `plot` draws. The same directory gives the same bytes. Called by

@@ -88,11 +88,7 @@ fn score_row(contents: &ReportContents, row: &BenchmarkRow) -> Vec<String> {
     cells.extend([row.questions, row.failed, row.unparsed, row.missing].map(|n| n.to_string()));
     for metric in &contents.record.spec.metrics {
         let score = row.scores.get(metric.name());
-        cells.push(score.map_or(String::new(), |score| format!("{:.1} %", 100.0 * score.mean)));
-        cells.push(score.map_or(String::new(), |score| {
-            let (low, high) = score.interval_95;
-            format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high)
-        }));
+        cells.extend(score.map(|score| score.shown(None)).unwrap_or_default());
     }
     cells.extend(judged_cells(contents, row));
     cells

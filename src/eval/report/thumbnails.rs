@@ -59,7 +59,7 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 #[derive(Default)]
 struct QuestionItems<'a> {
     by_question: BTreeMap<&'a str, Id>,
-    /// Of each video; a video of several clips has several.
+    /// Items of each video; a video of several clips has several.
     by_video: BTreeMap<&'a str, BTreeSet<Id>>,
 }
 

@@ -1,5 +1,5 @@
-//! Gate of the processes that probe media: at most a few quick ones run at once, whatever the number of requests. A probe
-//! that takes long leaves its place to others, of which there are a bounded number too.
+//! Gate of the processes that probe media: at most a few quick ones run at once, whatever the number of requests. A
+//! probe that takes long leaves its place to others, of which there are a bounded number too.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -17,7 +17,7 @@ impl RecentEncodings {
     /// Returns the ids of a text, which `encode` makes unless they are known.
     ///
     /// # Errors
-    /// Those of `encode`.
+    /// The errors of `encode`.
     pub(super) fn get_or_encode<E>(
         &self,
         text: &str,

@@ -116,7 +116,7 @@ pub(super) struct ManifestPaths {
     pub(super) urls: ArchiveUrls,
 }
 
-/// How an entry's video is read.
+/// Rules by which an entry's video is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct EntryReading {
     /// Part of the video.

@@ -14,9 +14,10 @@ const MAX_NAMED: usize = 10;
 /// Compare two runs on the same questions
 ///
 /// Questions are paired by their id. The interval of the difference is a bootstrap over videos (10,000 resamples, a
-/// fixed seed); right and wrong answers to questions about a video each are tested by McNemar's exact test, other scores,
-/// and several questions about a video, by a t test over videos. Failed and missing questions are wrong in both runs, and
-/// counted for each. Scores of a judge compare by the same judge alone: prompt, model, temperature, highest score.
+/// fixed seed); right and wrong answers to questions about a video each are tested by McNemar's exact test, other
+/// scores, and several questions about a video, by a t test over videos. Failed and missing questions are wrong in both
+/// runs, and counted for each. Scores of a judge compare by the same judge alone: prompt, model, temperature, highest
+/// score.
 #[derive(Args)]
 pub(super) struct CompareRuns {
     /// Answers of the first run: a file that --answers wrote

@@ -1,5 +1,5 @@
-//! `vidense eval export BENCHMARK.yaml --data DIR --to FORMAT --out DIR`: questions of a benchmark, or the results of an
-//! evaluation, for other programs.
+//! `vidense eval export BENCHMARK.yaml --data DIR --to FORMAT --out DIR`: questions of a benchmark, or the results of
+//! an evaluation, for other programs.
 
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ use crate::cli::output;
 /// Write the questions of a benchmark, or the results of an evaluation, for other programs
 ///
 /// Questions are for vidense batch, lmms-eval or Hugging Face. Prompts are those that eval asks. Beside them,
-/// pipeline.yaml has the system text and the beginning of answers of the benchmark, for a pipeline to extend. Results are
-/// in the files of lmms-eval's --log_samples.
+/// pipeline.yaml has the system text and the beginning of answers of the benchmark, for a pipeline to extend. Results
+/// are in the files of lmms-eval's --log_samples.
 #[derive(Args)]
 pub(super) struct ExportBenchmark {
     /// Description of the benchmark's split

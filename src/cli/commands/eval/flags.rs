@@ -6,8 +6,8 @@ use clap::Args;
 use vidense::batch::Shard;
 use vidense::error::Error;
 
-/// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default value
-/// in it hides that another of them is given.
+/// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default
+/// value in it hides that another of them is given.
 const RUNNING: [&str; 39] = [
     "shard",
     "retry_failed",
@@ -56,9 +56,9 @@ pub(super) struct BenchmarkArgs {
     /// Directory of the benchmark's files and videos, to which the paths of its description are relative
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
-    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl, evaluation.json,
-    /// report.html and report.md; of a matrix, a directory for each cell, and the table [default: none, a stopped run
-    /// begins anew]
+    /// Directory of the evaluation, new or to be resumed: run/ as vidense batch writes it, scored.jsonl,
+    /// evaluation.json, report.html and report.md; of a matrix, a directory for each cell, and the table [default:
+    /// none, a stopped run begins anew]
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Part I of the videos, of N parts that together are the benchmark: 0/3, 1/3, 2/3; vidense results merge joins

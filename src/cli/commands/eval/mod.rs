@@ -41,8 +41,8 @@ pub struct Eval {
     #[command(subcommand)]
     subcommand: Option<EvalSubcommand>,
     /// Questions as JSON objects, one a line or in an array, or as a table (.csv, .tsv): video, question, answer, type,
-    /// question_id; or the description of a benchmark's split (.yaml), with --data; or a matrix of pipelines (.yaml with
-    /// the key matrix), with --out
+    /// question_id; or the description of a benchmark's split (.yaml), with --data; or a matrix of pipelines (.yaml
+    /// with the key matrix), with --out
     #[arg(required = true)]
     questions: Option<PathBuf>,
     #[command(flatten)]

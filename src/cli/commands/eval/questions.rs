@@ -20,7 +20,7 @@ use crate::cli::{SomeFailed, interrupt, output, progress, timings};
 struct Answered<'a> {
     #[serde(flatten)]
     asked: &'a EvalQuestion,
-    /// None where the question failed.
+    /// Answer of the model; `None` if the question failed.
     given: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,

@@ -67,8 +67,8 @@ pub(super) fn print_table(report: &ScoreReport<'_>) -> anyhow::Result<()> {
     for row in &report.rows {
         let score = |name: &&str| {
             let Some(mean) = row.scores.get(*name) else { return String::new() };
-            let interval = format!("{:.1} to {:.1}", 100.0 * mean.interval_95.0, 100.0 * mean.interval_95.1);
-            format!("  {:<10} {interval:<14}", format!("{:.1} %", 100.0 * mean.mean))
+            let [value, interval] = mean.shown(None);
+            format!("  {value:<10} {interval:<14}")
         };
         let scores: String = report.metrics.iter().map(score).collect();
         let is_reported = match report.average {

@@ -1,6 +1,6 @@
 //! lmms-eval 0.7.3, both ways: a task directory whose questions its model `openai` asks `vidense serve` (`task`), and
-//! the results of an evaluation in the files of its `--log_samples` (`samples`, `results`). `score` scores the answers to
-//! a task.
+//! the results of an evaluation in the files of its `--log_samples` (`samples`, `results`). `score` scores the answers
+//! to a task.
 //!
 //! Both have the same documents (`document`) in the order of the data set, so that `doc_id` is the index of a question
 //! in either, where no video is missing.

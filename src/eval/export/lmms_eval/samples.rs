@@ -79,7 +79,7 @@ impl ExportedEvaluation {
 
 /// Line of the samples: lmms-eval's fields, then the outcome.
 #[derive(Serialize)]
-struct Sample<'a> {
+struct AnswerSample<'a> {
     doc_id: usize,
     target: &'a str,
     filtered_resps: String,
@@ -129,7 +129,7 @@ pub fn write_lmms_samples(
     let mut file = OutputFile::create(&path).map_err(Error::io(&path))?;
     for (&index, answer) in indices.iter().zip(&evaluation.answers) {
         let hash = hash_of(&documents[index])?;
-        let sample = Sample {
+        let sample = AnswerSample {
             doc_id: index,
             target: &documents[index].answer,
             filtered_resps: response(answer),

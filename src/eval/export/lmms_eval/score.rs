@@ -1,5 +1,5 @@
-//! Score of an answer to a document of a task. The functions of the task call `vidense eval score`, so that lmms-eval and
-//! `eval` score by one implementation.
+//! Score of an answer to a document of a task. The functions of the task call `vidense eval score`, so that lmms-eval
+//! and `eval` score by one implementation.
 
 use std::path::Path;
 

@@ -17,8 +17,8 @@ use crate::cli::output;
 /// Write the requests to a judge as a batch
 ///
 /// One request a line, as OpenAI's batches take them (custom_id, method, url, body): one for each answered question, or
-/// for each pair of questions of VCG-Bench's consistency. More than 50,000 requests or 200 MB, OpenAI's limits of a file,
-/// are written to several files, FILE-1.jsonl, FILE-2.jsonl and so on for FILE.jsonl.
+/// for each pair of questions of VCG-Bench's consistency. More than 50,000 requests or 200 MB, OpenAI's limits of a
+/// file, are written to several files, FILE-1.jsonl, FILE-2.jsonl and so on for FILE.jsonl.
 #[derive(Args)]
 pub(super) struct WriteRequests {
     #[command(flatten)]

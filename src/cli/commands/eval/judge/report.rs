@@ -17,8 +17,8 @@ use crate::cli::{SomeFailed, output};
 /// Flags of the report.
 #[derive(Args)]
 pub(super) struct JudgeReportArgs {
-    /// Description of the benchmark's split, for published results: of the whole split, by the built-in judge and the same
-    /// judging model
+    /// Description of the benchmark's split, for published results: of the whole split, by the built-in judge and the
+    /// same judging model
     #[arg(long, value_name = "FILE")]
     benchmark: Option<PathBuf>,
     /// Print one JSON object in place of the table
@@ -172,7 +172,7 @@ fn print_table(table: &JudgeTable, published: &[PublishedResult]) -> anyhow::Res
 fn line_of(row: &JudgeRow, table: &JudgeTable) -> String {
     let score = |name: &String| {
         let Some(mean) = row.scores.scores.get(name) else { return String::new() };
-        let (value, interval) = (table.shown(name, mean.mean), table.shown_interval(name, mean.interval_95));
+        let [value, interval] = table.shown(name, mean);
         format!("  {value:<14} {interval:<14}")
     };
     let scores: String = table.metrics.iter().map(score).collect();

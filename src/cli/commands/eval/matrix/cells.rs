@@ -26,7 +26,7 @@ pub(super) struct CellRunner<'a> {
 /// Caches of a cell.
 struct CellCaches {
     own: Option<FeatureCache>,
-    /// Of later cells over the same frames.
+    /// Caches of later cells over the same frames.
     also: Vec<AlsoAggregated>,
 }
 
