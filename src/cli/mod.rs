@@ -10,6 +10,7 @@ mod interrupt;
 mod limits;
 mod metrics;
 pub mod output;
+mod plan_flags;
 mod progress;
 mod session;
 mod sheet;

@@ -6,44 +6,18 @@ use clap::Args;
 use vidense::batch::Shard;
 use vidense::error::Error;
 
-/// Flags of a run, which mean nothing where results are only scored. A group cannot stand for its flags: a default
-/// value in it hides that another of them is given.
-const RUNNING: [&str; 39] = [
+use crate::cli::plan_flags::PLAN_FLAGS;
+
+/// Flags of a run beside those of its plan, which mean nothing where results are only scored.
+const RUNNING: [&str; 12] = [
     "shard",
     "retry_failed",
     "cache",
     "cache_limit",
     "timings",
     "sets",
-    "model",
-    "vision_tower",
-    "llm",
-    "quant",
-    "kv_dtype",
-    "device",
-    "dtype",
-    "vision_device",
-    "vision_dtype",
     "allow_unused",
-    "frames",
-    "sample",
-    "access",
-    "stream",
-    "start",
-    "end",
-    "image_rate",
     "stall_limit",
-    "temporal",
-    "single_image",
-    "template",
-    "system",
-    "timestamps",
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "seed",
     "kv_memory",
     "isolate",
     "time_limits",
@@ -69,7 +43,7 @@ pub(super) struct BenchmarkArgs {
     #[arg(long, requires = "out")]
     pub(super) retry_failed: bool,
     /// Score these results of vidense batch or eval, and ask nothing
-    #[arg(long, value_name = "DIR", conflicts_with_all = RUNNING)]
+    #[arg(long, value_name = "DIR", conflicts_with_all = RUNNING, conflicts_with_all = PLAN_FLAGS)]
     pub(super) results: Option<PathBuf>,
     /// Share of the videos that must be there; above it, questions about missing videos count as wrong [default: 100]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
@@ -155,7 +129,21 @@ mod tests {
             "json",
         ];
         let unknown = command.get_arguments().map(|argument| argument.get_id().as_str());
-        let unknown: Vec<&str> = unknown.filter(|id| !scoring.contains(id) && !RUNNING.contains(id)).collect();
+        let unknown: Vec<&str> =
+            unknown.filter(|id| !scoring.contains(id) && !RUNNING.contains(id) && !PLAN_FLAGS.contains(id)).collect();
         assert_eq!(unknown, [""; 0]);
+    }
+
+    #[test]
+    fn flags_of_a_plan_and_of_a_run_are_refused_beside_results() {
+        let parse = |flags: &[&str]| {
+            let command = Eval::augment_args(clap::Command::new("eval"));
+            command.try_get_matches_from([&["eval", "b.yaml", "--data", "d", "--results", "r"], flags].concat())
+        };
+        assert!(parse(&[]).is_ok());
+        for flags in [&["--temperature", "0"][..], &["--timings"]] {
+            let error = parse(flags).expect_err("a conflict");
+            assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{flags:?}");
+        }
     }
 }

@@ -48,43 +48,13 @@ use crate::cli::args::PlanArgs;
 use crate::cli::interrupt;
 use crate::cli::limits::{CacheArgs, ItemLimitArgs, Supervision};
 use crate::cli::output::{self, LogFormat};
+use crate::cli::plan_flags::PLAN_FLAGS;
 
 /// Requests on standard input that are open at once.
 const MAX_OPEN_LINES: usize = 256;
 
 /// Flags that are about connections alone.
 const HTTP_FLAGS: [&str; 5] = ["listen", "api_key_file", "request_timeout", "read_timeout", "keep_alive"];
-
-/// Flags of a plan, in whose place a pipeline file stands.
-const PLAN_FLAGS: [&str; 27] = [
-    "model",
-    "vision_tower",
-    "llm",
-    "quant",
-    "kv_dtype",
-    "device",
-    "dtype",
-    "vision_device",
-    "vision_dtype",
-    "frames",
-    "sample",
-    "access",
-    "stream",
-    "start",
-    "end",
-    "image_rate",
-    "temporal",
-    "single_image",
-    "template",
-    "system",
-    "timestamps",
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "seed",
-];
 
 /// Serve an OpenAI-compatible API and a page
 ///
