@@ -4,11 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ExportedBenchmark, add_line, text_of};
+use super::{ClipKeys, ExportedBenchmark, add_line, text_of};
 use crate::batch::BatchQuestion;
 use crate::error::Result;
-use crate::units::Seconds;
-use crate::video::ImageRate;
 
 /// File name of the manifest.
 const MANIFEST: &str = "manifest.jsonl";
@@ -17,12 +15,8 @@ const MANIFEST: &str = "manifest.jsonl";
 #[derive(Serialize)]
 struct ExportedItem<'a> {
     video: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start: Option<Seconds>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    end: Option<Seconds>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    image_rate: Option<ImageRate>,
+    #[serde(flatten)]
+    clip: ClipKeys,
     questions: &'a [BatchQuestion],
 }
 
@@ -38,12 +32,8 @@ pub fn write_manifest(benchmark: &ExportedBenchmark<'_>, out: &Path) -> Result<(
     let mut lines = Vec::new();
     for item in tasks.items(questions, data) {
         text_of(&item.path)?;
-        let window = item.window.unwrap_or_default();
-        let (video, questions) = (item.video.as_str(), item.questions.as_slice());
-        add_line(
-            &mut lines,
-            &ExportedItem { video, start: window.start, end: window.end, image_rate: item.image_rate, questions },
-        )?;
+        let clip = ClipKeys::new(item.window.unwrap_or_default(), item.image_rate);
+        add_line(&mut lines, &ExportedItem { video: &item.video, clip, questions: &item.questions })?;
     }
     benchmark.write(out, MANIFEST, &lines)?;
     benchmark.write_pipeline(out)

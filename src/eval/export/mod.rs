@@ -20,6 +20,8 @@ use super::dataset::BenchmarkQuestion;
 use crate::error::{About as _, Error, Result};
 use crate::files::Durability;
 use crate::files::output::{check_not_input, create_directory, replace};
+use crate::units::Seconds;
+use crate::video::{ImageRate, Window};
 
 /// File name of the pipeline.
 const PIPELINE: &str = "pipeline.yaml";
@@ -89,6 +91,24 @@ impl ExportedBenchmark<'_> {
         check_not_input(&path, videos.chain(self.inputs.iter().map(PathBuf::as_path)))?;
         create_directory(out).about(out)?;
         replace(&path, bytes, Durability::Synced).about(&path)
+    }
+}
+
+/// Part of a video, as keys of a row; absent ones are those of a whole video.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct ClipKeys {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<Seconds>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<Seconds>,
+    /// Images per second of a directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_rate: Option<ImageRate>,
+}
+
+impl ClipKeys {
+    fn new(Window { start, end }: Window, image_rate: Option<ImageRate>) -> Self {
+        Self { start, end, image_rate }
     }
 }
 

@@ -4,11 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::super::{ExportedBenchmark, text_of};
+use super::super::{ClipKeys, ExportedBenchmark, text_of};
 use crate::error::{Error, Result};
 use crate::eval::dataset::{BenchmarkQuestion, QuestionReference};
-use crate::units::Seconds;
-use crate::video::{ImageRate, Window};
 
 /// Row of the questions of a task.
 #[derive(Debug, Serialize)]
@@ -16,14 +14,8 @@ pub(super) struct TaskDocument<'a> {
     question_id: &'a str,
     /// Absolute path; of a missing video, the name in the data set.
     video: String,
-    /// Start and end of a clip.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    start: Option<Seconds>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    end: Option<Seconds>,
-    /// Images per second of a directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    image_rate: Option<ImageRate>,
+    #[serde(flatten)]
+    clip: ClipKeys,
     /// The prompt as `eval` asks it; empty for a missing video.
     pub(super) question: &'a str,
     options: &'a [String],
@@ -46,10 +38,9 @@ pub(super) fn documents<'a>(benchmark: &ExportedBenchmark<'a>) -> Result<Vec<Tas
     for video in &benchmark.tasks.videos {
         let path = absolute(&video.path)?;
         for (index, prompt) in video.asked() {
-            let Window { start, end } = video.clip;
             let document = &mut documents[index];
             (document.video, document.question) = (path.clone(), prompt);
-            (document.start, document.end, document.image_rate) = (start, end, video.image_rate);
+            document.clip = ClipKeys::new(video.clip, video.image_rate);
         }
     }
     Ok(documents)
@@ -64,9 +55,7 @@ fn document(question: &BenchmarkQuestion, video: String) -> TaskDocument<'_> {
     TaskDocument {
         question_id: &question.id,
         video,
-        start: None,
-        end: None,
-        image_rate: None,
+        clip: ClipKeys::default(),
         question: "",
         options: question.options.texts(),
         labels: question.options.iter().map(|(label, _)| label.to_string()).collect(),
