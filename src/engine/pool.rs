@@ -170,7 +170,7 @@ impl PagePool {
                 page
             }
             None => {
-                let (_, page) = self.idle_tails.pop_first().or_else(|| self.idle.pop_first())?;
+                let page = self.pop_idle()?;
                 self.forget(page);
                 page
             }
@@ -179,6 +179,14 @@ impl PagePool {
         self.slots[page.index()] = Slot { n_references: 1, serial: self.clock, ..Slot::default() };
         self.peak = self.peak.max(self.n_in_use());
         Some(page)
+    }
+
+    /// Removes the page that is unused for the longest time from the unused ones.
+    fn pop_idle(&mut self) -> Option<PageId> {
+        let left_at = |pages: &BTreeMap<u64, PageId>| pages.keys().next().copied().unwrap_or(u64::MAX);
+        let is_tail = left_at(&self.idle_tails) < left_at(&self.idle);
+        let oldest = if is_tail { self.idle_tails.pop_first() } else { self.idle.pop_first() };
+        oldest.map(|(_, page)| page)
     }
 
     /// Returns the page with this content.

@@ -67,8 +67,15 @@ impl<'m> Engine<'m> {
         pages.iter().for_each(|page| self.pool.retain(*page));
         let n_shared = pages.len();
         let n_new = pages_for(sequence.n_known()) - n_shared;
-        let beginning = self.retain_beginning(sequence, &pages, n_new);
-        let new = if self.has_room(n_new) { self.take_pages(n_new) } else { None };
+        let mut beginning = self.retain_beginning(sequence, &pages, n_new);
+        let mut new = self.take_if_room(n_new);
+        if new.is_none()
+            && let Some(PageBeginning { page, .. }) = beginning.take()
+        {
+            // The device has less memory than the budget says: that page may be what is missing.
+            self.pool.release(page);
+            new = self.take_if_room(n_new);
+        }
         let is_admitted = new.is_some();
         if let Some(new) = new {
             let n_copied = self.copy_beginning(beginning, &new);
@@ -82,6 +89,11 @@ impl<'m> Engine<'m> {
             self.pool.release(page);
         }
         is_admitted
+    }
+
+    /// Takes `n` pages, if they are free beside one of each running sequence.
+    fn take_if_room(&mut self, n: usize) -> Option<Vec<PageId>> {
+        if self.has_room(n) { self.take_pages(n) } else { None }
     }
 
     /// Returns whether `n` pages are free beside one of each running sequence, which grows as well.
