@@ -12,7 +12,7 @@ use crate::exec::lock;
 use crate::serve::media::image_content::N_FIRST;
 use crate::serve::media::key::ContentHash;
 
-use super::space::{Growth, ScratchSpace};
+use super::space::{Growth, MemoryPlace, ScratchSpace};
 
 /// Bytes that are reserved at once, one block of the disk. The smallest reservation of a file.
 const STEP: u64 = 4096;
@@ -72,13 +72,24 @@ impl Drop for RemovedPath {
     }
 }
 
+/// Content of a file that is not created.
+#[derive(Debug)]
+struct SmallContent {
+    bytes: Vec<u8>,
+    _place: MemoryPlace,
+}
+
+/// Place of the bytes of a file that is being written.
+#[derive(Debug)]
+enum Storage {
+    Disk(File),
+    Memory(SmallContent),
+}
+
 /// A file that is being written. Dropped unfinished, it is removed.
 #[derive(Debug)]
 pub struct ScratchWriter {
-    /// The file; `None` while the content is in memory.
-    file: Option<File>,
-    /// Content of a file that is not created.
-    in_memory: Vec<u8>,
+    storage: Storage,
     path: RemovedPath,
     reservation: Reservation,
     hasher: blake3::Hasher,
@@ -93,15 +104,25 @@ pub struct ScratchWriter {
 impl ScratchWriter {
     /// Creates the file. Its first block is not reserved yet ([`Self::expect`] of 0 bytes does).
     pub(super) fn create(reservation: Reservation, path: PathBuf, max_bytes: u64) -> Result<Self> {
-        let file = Some(created(&path)?);
-        Ok(Self { file, ..Self::in_memory(reservation, path, max_bytes) })
+        let storage = Storage::Disk(created(&path)?);
+        Ok(Self::new(storage, reservation, path, max_bytes))
     }
 
-    /// Begins a file that is created once it is large, or by [`ScratchFile::store`].
-    pub(super) fn in_memory(reservation: Reservation, path: PathBuf, max_bytes: u64) -> Self {
+    /// Begins a file that is created once it is large, or by [`ScratchFile::store`]; at once, while too many others wait
+    /// in memory.
+    pub(super) fn in_memory(reservation: Reservation, path: PathBuf, max_bytes: u64) -> Result<Self> {
+        match MemoryPlace::take(&reservation.space) {
+            Some(place) => {
+                let storage = Storage::Memory(SmallContent { bytes: Vec::new(), _place: place });
+                Ok(Self::new(storage, reservation, path, max_bytes))
+            }
+            None => Self::create(reservation, path, max_bytes),
+        }
+    }
+
+    fn new(storage: Storage, reservation: Reservation, path: PathBuf, max_bytes: u64) -> Self {
         Self {
-            file: None,
-            in_memory: Vec::new(),
+            storage,
             path: RemovedPath(path),
             reservation,
             hasher: blake3::Hasher::new(),
@@ -130,13 +151,15 @@ impl ScratchWriter {
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
         let n_bytes = self.n_bytes.saturating_add(bytes.len() as u64);
         self.expect(n_bytes)?;
-        match &mut self.file {
-            Some(file) => file.write_all(bytes).map_err(disk_error)?,
-            None if self.in_memory.len() + bytes.len() <= IN_MEMORY => self.in_memory.extend_from_slice(bytes),
-            None => {
-                let file = self.file.insert(created(&self.path.0)?);
-                file.write_all(&std::mem::take(&mut self.in_memory)).map_err(disk_error)?;
-                file.write_all(bytes).map_err(disk_error)?;
+        match &mut self.storage {
+            Storage::Disk(file) => file.write_all(bytes).map_err(disk_error)?,
+            Storage::Memory(small) if small.bytes.len() + bytes.len() <= IN_MEMORY => {
+                small.bytes.extend_from_slice(bytes);
+            }
+            Storage::Memory(small) => {
+                let mut file = created(&self.path.0)?;
+                file.write_all(&small.bytes).and_then(|()| file.write_all(bytes)).map_err(disk_error)?;
+                self.storage = Storage::Disk(file);
             }
         }
         self.hasher.update(bytes);
@@ -178,16 +201,19 @@ impl ScratchWriter {
     /// # Errors
     /// [`Kind::Empty`] without a byte, and the operating system's.
     pub fn finish(self) -> Result<ScratchFile> {
-        let Self { file, in_memory, path, reservation, hasher, n_bytes, .. } = self;
+        let Self { storage, path, reservation, hasher, n_bytes, .. } = self;
         if n_bytes == 0 {
             return Err(Error::new(Kind::Empty, "no data"));
         }
         let hash = ContentHash::of_bytes(&hasher);
-        if let Some(file) = &file {
-            file.set_modified(hash.time()).map_err(disk_error)?;
-        }
-        let in_memory = Mutex::new(file.is_none().then_some(in_memory));
-        Ok(ScratchFile { path, in_memory, reservation, hash, n_bytes })
+        let in_memory = match storage {
+            Storage::Disk(file) => {
+                file.set_modified(hash.time()).map_err(disk_error)?;
+                None
+            }
+            Storage::Memory(small) => Some(small),
+        };
+        Ok(ScratchFile { path, in_memory: Mutex::new(in_memory), reservation, hash, n_bytes })
     }
 }
 
@@ -211,8 +237,8 @@ impl Write for ScratchWriter {
 #[derive(Debug)]
 pub struct ScratchFile {
     path: RemovedPath,
-    /// Content of a file that is not created.
-    in_memory: Mutex<Option<Vec<u8>>>,
+    /// Content that is not stored yet.
+    in_memory: Mutex<Option<SmallContent>>,
     reservation: Reservation,
     hash: ContentHash,
     n_bytes: u64,
@@ -225,7 +251,7 @@ impl ScratchFile {
     /// [`Kind::Busy`] while the disk is full, and the operating system's.
     pub(in crate::serve::media) fn store(&self) -> Result<()> {
         let mut in_memory = lock(&self.in_memory);
-        if let Some(bytes) = &*in_memory {
+        if let Some(SmallContent { bytes, .. }) = &*in_memory {
             let mut file = created(&self.path.0)?;
             let written = file.write_all(bytes).and_then(|()| file.set_modified(self.hash.time()));
             written.map_err(|error| {
@@ -290,7 +316,7 @@ mod tests {
         let root = tempfile::tempdir().expect("room");
         let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
         let mut writer = scratch.create(1 << 20).expect("room");
-        writer.file = Some(File::options().write(true).open("/dev/full").expect("Linux has it"));
+        writer.storage = Storage::Disk(File::options().write(true).open("/dev/full").expect("Linux has it"));
         let error = writer.push(b"video").expect_err("full");
         assert_eq!(error.kind(), Kind::Busy);
         assert_eq!(error.to_string(), "scratch: No space left on device (os error 28); hint: try again later");

@@ -73,7 +73,7 @@ impl Scratch {
     /// As [`Self::create`].
     pub(super) fn create_in_memory(&self, max_bytes: u64) -> Result<ScratchWriter> {
         self.expire();
-        let mut writer = ScratchWriter::in_memory(Reservation::new(&self.space, None), self.space.path(), max_bytes);
+        let mut writer = ScratchWriter::in_memory(Reservation::new(&self.space, None), self.space.path(), max_bytes)?;
         writer.expect(0)?;
         Ok(writer)
     }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_small_file_waits_in_memory_until_it_is_stored() {
         let root = tempfile::tempdir().expect("room");
-        let scratch = Scratch::open(root.path(), 1 << 20).expect("room");
+        let scratch = Scratch::open(root.path(), 1 << 30).expect("room");
         let written = |n_bytes: usize| {
             let mut writer = scratch.create_in_memory(1 << 20).expect("room");
             vec![7; n_bytes].chunks(1 << 12).for_each(|piece| writer.push(piece).expect("room"));
@@ -195,6 +195,11 @@ mod tests {
         let path = small.path().to_owned();
         drop(small);
         assert!(!path.exists());
+        // The memory of all small files is bounded: further ones are created at once.
+        let waiting: Vec<ScratchFile> = (0..1100).map(|_| written(9)).collect();
+        assert_eq!(waiting.iter().filter(|file| file.path().exists()).count(), 1100 - 1024);
+        drop(waiting);
+        assert!(!written(9).path().exists());
     }
 
     #[test]

@@ -5,13 +5,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::process::ProcessDirectory;
 use super::too_large;
 use crate::error::{Error, Kind, Result};
 use crate::exec::lock;
+
+/// Maximum number of small contents that wait in memory at once.
+const MAX_IN_MEMORY: usize = 1024;
 
 /// Directory and limit, which every file keeps alive.
 #[derive(Debug)]
@@ -20,6 +23,26 @@ pub(super) struct ScratchSpace {
     limit: u64,
     in_use: Mutex<BytesInUse>,
     n_names: AtomicU64,
+    n_in_memory: AtomicUsize,
+}
+
+/// Place of a small content in memory, free for another when it is dropped.
+#[derive(Debug)]
+pub(super) struct MemoryPlace(Arc<ScratchSpace>);
+
+impl MemoryPlace {
+    /// Takes a place, if one is free.
+    pub(super) fn take(space: &Arc<ScratchSpace>) -> Option<Self> {
+        let next = |n: usize| (n < MAX_IN_MEMORY).then_some(n + 1);
+        let taken = space.n_in_memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.is_ok().then(|| Self(space.clone()))
+    }
+}
+
+impl Drop for MemoryPlace {
+    fn drop(&mut self) {
+        self.0.n_in_memory.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Reserved bytes.
@@ -49,7 +72,13 @@ struct Share {
 
 impl ScratchSpace {
     pub(super) fn new(directory: ProcessDirectory, limit: u64) -> Self {
-        Self { directory, limit, in_use: Mutex::default(), n_names: AtomicU64::new(0) }
+        Self {
+            directory,
+            limit,
+            in_use: Mutex::default(),
+            n_names: AtomicU64::new(0),
+            n_in_memory: AtomicUsize::new(0),
+        }
     }
 
     /// Takes the bytes by which a file grows.
