@@ -39,7 +39,8 @@ pub(super) struct ExportBenchmark {
     /// Name of lmms-eval's task [default: vidense]
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
-    /// Share of the videos that must be there; above it, questions about missing videos are left out [default: 100]
+    /// Share of the videos that must be there; above it, questions about missing videos are left
+    /// out, but not from lmms-eval-samples [default: 100]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     min_coverage: Option<f64>,
 }

@@ -45,7 +45,11 @@ pub fn score_document(line: &str, measure: Measure) -> Result<DocumentScore> {
     let document: AnsweredDocument =
         serde_json::from_str(line).map_err(|error| Error::caused_by(Kind::Invalid, error))?;
     let about = |rule: String| Error::invalid(rule).about(format!("question `{}`", document.question_id));
-    if measure.needs_wordnet() || (measure == Measure::Choice) == document.options.is_empty() {
+    if measure.needs_wordnet() {
+        let error = about(format!("the metric {} needs WordNet's database", measure.name()));
+        return Err(error.with_hint("choice, yes_no, exact, normalized, token_f1"));
+    }
+    if (measure == Measure::Choice) == document.options.is_empty() {
         let kind = if document.options.is_empty() { "without" } else { "with" };
         return Err(about(format!("no score `{}` of a question {kind} options", measure.name())));
     }
@@ -67,11 +71,14 @@ fn question(document: &AnsweredDocument) -> std::result::Result<BenchmarkQuestio
     if labels.len() != document.options.len() {
         return Err(format!("{} labels of {} options", labels.len(), document.options.len()));
     }
+    if let Some(label) = document.labels.iter().enumerate().find(|(i, label)| document.labels[..*i].contains(label)) {
+        return Err(format!("the label `{}` comes twice", label.1));
+    }
     let first = document.answers.first().ok_or("its answer is not published")?;
-    let right = document.labels.iter().position(|label| label == first);
-    let reference = match right {
+    let reference = match document.labels.iter().position(|label| label == first) {
         Some(index) => QuestionReference::Choice(index),
-        None => QuestionReference::Texts(document.answers.clone()),
+        None if labels.is_empty() => QuestionReference::Texts(document.answers.clone()),
+        None => return Err(format!("the answer `{first}` is none of the labels {}", document.labels.join(", "))),
     };
     let video = VideoLookup::new(Path::new(""), "");
     Ok(BenchmarkQuestion {
@@ -118,7 +125,11 @@ mod tests {
         assert!(error(&choice, Measure::Exact).contains("question `q`: no score `exact` of a question with options"));
         let open = document(&[], &["x"], "x");
         assert!(error(&open, Measure::Choice).contains("no score `choice` of a question without options"));
-        assert!(error(&open, Measure::Wups0).contains("no score `wups_0`"));
+        assert!(error(&open, Measure::Wups0).contains("the metric wups_0 needs WordNet's database; hint: choice, "));
+        let twice = document(&["A", "A"], &["A"], "A");
+        assert!(error(&twice, Measure::Choice).contains("the label `A` comes twice"));
+        let other = document(&["A", "B"], &["C"], "A");
+        assert!(error(&other, Measure::Choice).contains("the answer `C` is none of the labels A, B"));
         assert!(error(&document(&[], &[], "x"), Measure::Exact).contains("its answer is not published"));
         let long = document(&["A", "BC"], &["A"], "A");
         assert!(error(&long, Measure::Choice).contains("the label `BC` is not one character"));

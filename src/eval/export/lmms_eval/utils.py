@@ -17,7 +17,9 @@ def process_results(doc, results):
     # A request whose retries failed has a text of lmms-eval, which is no answer.
     if results[0].startswith("[LMMS_EVAL_REQUEST_FAILED"):
         return {"score": 0.0}
-    line = json.dumps({**doc, "given": results[0]})
+    # Half of a surrogate pair is no character of UTF-8.
+    given = results[0].encode("utf-8", "replace").decode("utf-8")
+    line = json.dumps({**doc, "given": given})
     command = [VIDENSE, "eval", "score", "--metric", METRIC]
     done = subprocess.run(command, input=line, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
