@@ -196,6 +196,15 @@ pub struct GreedyStep {
     pub layout: StepLayout,
 }
 
+/// Output of a [`GreedyStep`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GreedyOutput {
+    /// Argmax of each sequence's logits, as [`super::Kernels::argmax_rows`] returns it.
+    pub ids: Vec<Option<u32>>,
+    /// Whether a recording was replayed; else the step ran operation by operation.
+    pub is_replayed: bool,
+}
+
 /// Forward pass of a language model over a store with a current step: from ids `(S)`, u32 on the model's device, to
 /// logits `(S, vocab_size)` in its precision.
 pub type GreedyForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
@@ -251,13 +260,13 @@ pub trait KvStore: Send {
         false
     }
 
-    /// Replays the recorded operations of `forward` for a step of the same shape (a CUDA graph), without launches from
-    /// the host. Returns the argmax of each sequence's logits, as [`super::Kernels::argmax_rows`] does; `None` when the
-    /// step has to run operation by operation.
+    /// Runs a step of greedy answers, padded to one of few shapes: by replaying the recorded operations of `forward` for
+    /// that shape (a CUDA graph), without launches from the host, or operation by operation. Returns `None` when the
+    /// caller has to run the step.
     ///
     /// # Errors
     /// When the layout is invalid, or the device fails.
-    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
+    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
         let _ = (step, forward);
         Ok(None)
     }

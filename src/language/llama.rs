@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::rope::{RopeRow, RopeTable};
 use crate::device::DTypeSpec;
-use crate::kernels::kv::{GreedyStep, KvConfig, KvStore, StepLayout, StepRows};
+use crate::kernels::kv::{GreedyOutput, GreedyStep, KvConfig, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, OpWork, VisibleKeys};
 use crate::nn::linear::Linear;
 use crate::nn::{FullPrecisionLoader, LinearLoader, Purpose, RmsNorm};
@@ -189,8 +189,8 @@ impl Llama {
         Ok(x)
     }
 
-    /// Runs one step of greedy answers as one replayed graph, and returns the next id of each sequence, `None` where
-    /// its logits are not finite. Returns `None` where the store does not replay steps.
+    /// Runs one step of greedy answers as one replayed graph, or as the step that is recorded for it. Returns `None`
+    /// where the store does not replay steps.
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or as [`Self::forward`].
@@ -199,7 +199,7 @@ impl Llama {
         ids: &[u32],
         rows: &[SequenceRows],
         store: &mut dyn KvStore,
-    ) -> Result<Option<Vec<Option<u32>>>> {
+    ) -> Result<Option<GreedyOutput>> {
         if !store.replays() {
             return Ok(None);
         }

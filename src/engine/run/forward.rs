@@ -17,7 +17,7 @@ use crate::engine::prompt::PromptSegment;
 use crate::engine::request::guarded;
 use crate::engine::sequence::Sequence;
 use crate::error::{Error, Kind};
-use crate::kernels::kv::PAGE_LEN;
+use crate::kernels::kv::{GreedyOutput, PAGE_LEN};
 use crate::language::{Llama, choose_each, not_finite};
 
 /// Hint for a step that the device has no memory for.
@@ -38,7 +38,7 @@ enum StepOutput {
     /// Logits of the `R` sequences whose known positions are all stored: `(R, vocab_size)`.
     Logits(Tensor),
     /// Next token of every sequence, `None` where its logits are not finite.
-    Chosen(Vec<Option<u32>>),
+    Chosen(GreedyOutput),
 }
 
 impl Engine<'_> {
@@ -168,8 +168,8 @@ impl Engine<'_> {
             planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
         let chosen = match output {
             StepOutput::Stored => Vec::new(),
-            StepOutput::Chosen(ids) => {
-                self.stats.replayed_steps += 1;
+            StepOutput::Chosen(GreedyOutput { ids, is_replayed }) => {
+                self.stats.replayed_steps += u64::from(is_replayed);
                 ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect()
             }
             StepOutput::Logits(logits) => {

@@ -2,9 +2,12 @@
 //!
 //! All inputs that vary are in one buffer of fixed size: ids, positions, rotary angles, block tables and attention
 //! tasks (`step_plan`). The host uploads it, launches the graph and copies the argmax of the logits back. Recordings
-//! exist for 1 to 8 sequences and for powers of two above; padding rows read and write a page of their own. A shape is
-//! recorded after it has run several times. The first replay is compared with the same step run operation by operation;
-//! if they differ, or the device fails, one warning is logged and graphs are disabled for the store.
+//! exist for 1 to 8 sequences, 16 and 32; padding rows read and write a page of their own. A shape is recorded after it
+//! has run several times. The first replay is compared with the same step run operation by operation; if they differ, or
+//! the device fails, one warning is logged and graphs are disabled for the store.
+//!
+//! Steps that are not replayed are padded as well: with each new number of rows, the first matrix products take
+//! milliseconds longer, and padding leaves few numbers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,12 +19,14 @@ use super::pages::{CudaPages, CudaStep};
 use super::recording::{Replay, record};
 use super::step_capacity::StepCapacity;
 use super::step_plan::{StepPlan, TASK_ROWS};
-use crate::kernels::kv::{GreedyForward, GreedyStep, PageId, StepLayout, StepRows};
+use crate::kernels::kv::{GreedyForward, GreedyOutput, GreedyStep, PageId, StepLayout, StepRows};
 
 /// Page of padding rows, which belongs to no sequence.
 pub(super) const PADDING_PAGE: PageId = PageId(u32::MAX);
-/// Maximum number of sequences of a recorded step: with more, the device computes for longer than the host launches.
-const MAX_SEQUENCES: usize = 32;
+/// Maximum number of rows of a recorded step: with more, the device computes for longer than the host launches.
+const MAX_RECORDED_ROWS: usize = 32;
+/// Number of rows of larger steps: a multiple of this.
+const ROWS_UNIT: usize = 64;
 /// Number of steps of a shape that run operation by operation before it is recorded, so that transient shapes are not.
 const STEPS_BEFORE_RECORDING: usize = 3;
 /// Maximum difference of logits between a replay and the same step run operation by operation, relative to the largest
@@ -65,7 +70,7 @@ struct RecordedStep {
     replay: Box<dyn Replay>,
 }
 
-/// Step with padding rows, to be replayed.
+/// Step with padding rows.
 struct PaddedStep {
     ids: Vec<u32>,
     plan: StepPlan,
@@ -79,55 +84,70 @@ impl DecodeGraphs {
     pub(super) fn is_disabled(&self) -> bool {
         self.is_disabled
     }
+
+    /// Counts a step of a shape that is not replayed. Returns whether it is to be recorded: after enough such steps, and
+    /// when a recording's capacity was exceeded.
+    fn is_due(&mut self, shape: StepShape) -> bool {
+        if shape.n_rows > MAX_RECORDED_ROWS {
+            return false;
+        }
+        match self.by_shape.entry(shape).or_insert(ShapeState::Seen(0)) {
+            ShapeState::Seen(n_seen) if *n_seen < STEPS_BEFORE_RECORDING => {
+                *n_seen += 1;
+                false
+            }
+            ShapeState::Seen(_) | ShapeState::Recorded(_) => true,
+        }
+    }
 }
 
 /// Returns the number of rows of a step of `n` sequences, including padding.
 fn n_padded_rows(n: usize) -> usize {
-    if n <= 8 { n } else { n.next_power_of_two() }
+    match n {
+        0..=8 => n,
+        9..=MAX_RECORDED_ROWS => n.next_power_of_two(),
+        _ => n.next_multiple_of(ROWS_UNIT),
+    }
 }
 
 impl CudaPages {
-    /// Runs a step by a replay, or records it; `None` when the step has to run operation by operation.
+    /// Runs a step of greedy answers, padded, by a replay or operation by operation; `None` when graphs are disabled, or
+    /// a sequence has several rows.
     ///
     /// # Errors
     /// When the layout is invalid, or the device fails.
-    pub(super) fn replay_step(
-        &mut self,
-        step: GreedyStep,
-        forward: GreedyForward<'_>,
-    ) -> Result<Option<Vec<Option<u32>>>> {
-        let n = step.ids.len();
-        if self.graphs.is_disabled
-            || n == 0
-            || n > MAX_SEQUENCES
-            || step.layout.sequences.iter().any(|rows| rows.n != 1)
-        {
+    pub(super) fn replay_step(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
+        let is_decode = !step.ids.is_empty() && step.layout.sequences.iter().all(|rows| rows.n == 1);
+        if self.graphs.is_disabled || !is_decode {
             return Ok(None);
         }
         step.layout.check(&self.geometry)?;
         let step = self.pad(step)?;
-        let words = match self.graphs.by_shape.get_mut(&step.shape) {
-            Some(ShapeState::Recorded(recorded)) => recorded.capacity.words(&step.ids, &step.plan),
-            Some(ShapeState::Seen(n_seen)) if *n_seen >= STEPS_BEFORE_RECORDING => None,
-            Some(ShapeState::Seen(n_seen)) => {
-                *n_seen += 1;
-                return Ok(None);
-            }
-            None => {
-                self.graphs.by_shape.insert(step.shape, ShapeState::Seen(1));
-                return Ok(None);
-            }
+        let n = step.n;
+        let (mut ids, is_replayed) = match self.replay_recorded(&step)? {
+            Some(ids) => (ids, true),
+            None if self.graphs.is_due(step.shape) => (self.record_step(&step, forward)?, false),
+            None => (self.run_operations(step, forward)?, false),
         };
-        let argmax = match (words, self.graphs.by_shape.get(&step.shape)) {
-            (Some(words), Some(ShapeState::Recorded(recorded))) => {
-                upload(&words, &recorded.step.words)?;
-                recorded.replay.replay()?;
-                read_indices(&recorded.argmax)?
-            }
-            // The first recording of the shape, or one after the capacity was exceeded.
-            _ => self.record_step(&step, forward)?,
-        };
-        Ok(Some(argmax.into_iter().take(step.n).collect()))
+        ids.truncate(n);
+        Ok(Some(GreedyOutput { ids, is_replayed }))
+    }
+
+    /// Replays the recording of a step's shape; `None` when there is none, or the step exceeds its capacity.
+    fn replay_recorded(&self, step: &PaddedStep) -> Result<Option<Vec<Option<u32>>>> {
+        let Some(ShapeState::Recorded(recorded)) = self.graphs.by_shape.get(&step.shape) else { return Ok(None) };
+        let Some(words) = recorded.capacity.words(&step.ids, &step.plan) else { return Ok(None) };
+        upload(&words, &recorded.step.words)?;
+        recorded.replay.replay()?;
+        read_indices(&recorded.argmax).map(Some)
+    }
+
+    /// Runs a step operation by operation.
+    fn run_operations(&mut self, step: PaddedStep, forward: GreedyForward<'_>) -> Result<Vec<Option<u32>>> {
+        let ids = Tensor::from_vec(step.ids, step.shape.n_rows, &self.device)?;
+        self.begin_planned(step.plan)?;
+        let logits = forward(&ids, self)?;
+        argmax_rows(self.executor, &logits)
     }
 
     /// Adds padding rows, and plans the step.

@@ -70,15 +70,13 @@ fn replayed_steps_agree_with_steps_by_operations_while_sequences_grow_and_vary()
         // One sequence that grows over two pages, then three of unequal lengths.
         for (i, n) in (0..70).map(|i| (i, 1)).chain((70..80).map(|i| (i, 3))) {
             let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
-            match replayed.replay(step(i, n), &mut forward).expect("it runs") {
-                Some(found) => {
-                    assert_eq!(found, expected, "step {i} in {:?} on {:?}", tested.dtype, tested.device);
-                    n_replayed += 1;
-                }
-                None => drop(by_operations(&mut *replayed, step(i, n), &mut forward, &tested)),
-            }
+            let found = replayed.replay(step(i, n), &mut forward).expect("it runs").expect("one row of each sequence");
+            assert_eq!(found.ids, expected, "step {i} in {:?} on {:?}", tested.dtype, tested.device);
+            n_replayed += usize::from(found.is_replayed);
         }
-        assert_eq!((n_replayed, replayed.replays()), (70 - STEPS_BEFORE_RECORDING + 10 - STEPS_BEFORE_RECORDING, true));
+        // Of each shape, all steps but the first ones and the recorded one.
+        let n_others = 2 * (STEPS_BEFORE_RECORDING + 1);
+        assert_eq!((n_replayed, replayed.replays()), (80 - n_others, true));
     }
 }
 
@@ -89,20 +87,21 @@ fn a_replay_without_one_of_the_operations_is_detected_and_disables_graphs() {
         // An operation of candle's, which a recording lacks.
         let mut forward = forward(&tested, |y| y.affine(2.0, 1.0));
         for i in 0..STEPS_BEFORE_RECORDING {
-            assert!(store.replay(step(i, 2), &mut forward).expect("it counts").is_none() && store.replays());
+            let found = store.replay(step(i, 2), &mut forward).expect("it runs").expect("one row of each sequence");
+            assert!(!found.is_replayed && store.replays());
         }
         let expected = {
             let mut other = self::store(&tested);
             by_operations(&mut *other, step(0, 2), &mut forward, &tested)
         };
         let found = store.replay(step(0, 2), &mut forward).expect("the step itself ran");
-        assert_eq!((found, store.replays()), (Some(expected), false));
+        assert_eq!((found, store.replays()), (Some(GreedyOutput { ids: expected, is_replayed: false }), false));
         assert!(store.replay(step(1, 2), &mut forward).expect("off").is_none());
     }
 }
 
 #[test]
-fn steps_with_prompts_or_too_many_sequences_are_not_replayed() {
+fn steps_with_prompts_are_left_to_the_caller() {
     for tested in tested() {
         let mut store = store(&tested);
         let mut forward = forward(&tested, Ok);
@@ -110,12 +109,36 @@ fn steps_with_prompts_or_too_many_sequences_are_not_replayed() {
         prompt.layout.sequences[0].n = 2;
         for _ in 0..=STEPS_BEFORE_RECORDING {
             assert!(store.replay(prompt.clone(), &mut forward).expect("not run").is_none());
-            assert!(store.replay(step(0, MAX_SEQUENCES + 1), &mut forward).expect("not run").is_none());
         }
     }
 }
 
 #[test]
-fn steps_are_padded_to_powers_of_two_above_eight() {
-    assert_eq!([1, 3, 8, 9, 16, 17, 32].map(n_padded_rows), [1, 3, 8, 16, 16, 32, 32]);
+fn steps_of_many_sequences_are_padded_and_never_recorded() {
+    for tested in tested() {
+        let (mut padded, mut plain) = (store(&tested), store(&tested));
+        let mut forward = forward(&tested, Ok);
+        // One page for each sequence, all of which read the same page before it.
+        let step = |i: usize, n: usize| {
+            let pages = |s: usize| -> Arc<[PageId]> { [PageId(0), PageId(100 + s as u32)].into() };
+            let sequences = (0..n).map(|s| StepRows { pages: pages(s), start: PAGE_LEN + i, n: 1 }).collect();
+            let GreedyStep { layout, .. } = self::step(i, n);
+            let ids = (0..n).map(|s| ((11 * i + 3 * s) % 40) as u32).collect();
+            GreedyStep { ids, layout: StepLayout { sequences, ..layout } }
+        };
+        for store in [&mut padded, &mut plain] {
+            (100..170).for_each(|page| store.allocate(PageId(page)).expect("memory"));
+        }
+        for (i, n) in [33, 64, 65, 40, 33, 64].into_iter().enumerate() {
+            let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
+            let found = padded.replay(step(i, n), &mut forward).expect("it runs");
+            assert_eq!(found, Some(GreedyOutput { ids: expected, is_replayed: false }), "{n} sequences");
+        }
+    }
+}
+
+#[test]
+fn numbers_of_rows_are_padded_to_few() {
+    let (n, padded) = ([1, 3, 8, 9, 16, 17, 32, 33, 64, 65, 200], [1, 3, 8, 16, 16, 32, 32, 64, 64, 128, 256]);
+    assert_eq!(n.map(n_padded_rows), padded);
 }

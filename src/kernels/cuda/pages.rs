@@ -12,7 +12,9 @@ use super::launch::{Executor, Launch, LaunchGeometry, WARP, address};
 use super::paged_decode::{DECODE_THREADS, DecodeKernels, DecodeVariant};
 use super::step_plan::{PageFormat, Sections, StepPlan};
 use crate::kernels::candle::CandleKernels;
-use crate::kernels::kv::{GreedyForward, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout};
+use crate::kernels::kv::{
+    GreedyForward, GreedyOutput, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout,
+};
 
 /// Bytes of a slab, unless a page is larger.
 const SLAB_BYTES: usize = 64 << 20;
@@ -25,7 +27,7 @@ const WORD: usize = size_of::<u32>();
 pub(super) struct CudaPages {
     pub(super) geometry: KvGeometry,
     pub(super) dtype: DType,
-    device: Device,
+    pub(super) device: Device,
     pub(super) executor: &'static dyn Executor,
     /// Matrix products of the prefill.
     pub(super) candle: &'static CandleKernels,
@@ -109,6 +111,13 @@ impl CudaPages {
         let (geometry, element_bytes) = (self.geometry, self.dtype.size_in_bytes());
         let format = PageFormat { geometry, element_bytes, max_decode_positions: self.decode.max_positions() };
         StepPlan::new(layout, &format, |page| self.page_address(page))
+    }
+
+    /// Begins a planned step.
+    pub(super) fn begin_planned(&mut self, plan: StepPlan) -> Result<()> {
+        let words = Tensor::from_slice(&plan.words, plan.words.len(), &self.device)?;
+        self.step = Some(CudaStep::new(self, plan, words)?);
+        Ok(())
     }
 
     /// Allocates [`PADDING_PAGE`].
@@ -229,9 +238,7 @@ impl KvStore for CudaPages {
         self.step = None;
         layout.check(&self.geometry)?;
         let plan = self.plan(&layout)?;
-        let words = Tensor::from_slice(&plan.words, plan.words.len(), &self.device)?;
-        self.step = Some(CudaStep::new(self, plan, words)?);
-        Ok(())
+        self.begin_planned(plan)
     }
 
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
@@ -252,7 +259,7 @@ impl KvStore for CudaPages {
         !self.graphs.is_disabled()
     }
 
-    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<Vec<Option<u32>>>> {
+    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
         self.replay_step(step, forward)
     }
 }
