@@ -3,12 +3,16 @@
 
 use candle_core::{DType, Result};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use super::gemm::{GemmKernel, PanelElements};
 use super::half_precision::{halves, halves_mut};
 use crate::device::DTypeSpec;
 use crate::error::Error;
 use crate::kernels::kv::{KvConfig, KvGeometry, PAGE_LEN};
+
+/// Number of elements of a key that are converted at a time.
+const CONVERTED: usize = 32;
 
 /// Layout of keys and values in a page: for each layer, the key panels of all heads, then the value panels of all
 /// heads.
@@ -114,25 +118,33 @@ impl PageLayout {
         let values = self.values_at(layer, head)..;
         match self.precision {
             KvPrecision::F32 => {
-                self.store_key(&mut page[keys], at, key, |x| x);
-                self.store_value(&mut page[values], at, value, |x| x);
+                self.store_key(&mut page[keys], at, key, |x, to| to.copy_from_slice(x));
+                self.store_value(&mut page[values], at, value, |x, to| to.copy_from_slice(x));
             }
             KvPrecision::F16 => {
-                self.store_key(halves_mut(&mut page[keys]), at, key, f16::from_f32);
-                self.store_value(halves_mut(&mut page[values]), at, value, f16::from_f32);
+                let convert = |x: &[f32], to: &mut [f16]| to.convert_from_f32_slice(x);
+                self.store_key(halves_mut(&mut page[keys]), at, key, convert);
+                self.store_value(halves_mut(&mut page[values]), at, value, convert);
             }
         }
     }
 
-    fn store_key<T>(&self, keys: &mut [T], at: usize, key: &[f32], element: impl Fn(f32) -> T) {
+    /// Stores a key in a column. `convert` converts elements to as many in the stored precision.
+    fn store_key<T: Copy + Default>(&self, keys: &mut [T], at: usize, key: &[f32], convert: impl Fn(&[f32], &mut [T])) {
         let column = at / self.width * self.d_head * self.width + at % self.width;
-        keys[column..].iter_mut().step_by(self.width).zip(key).for_each(|(to, &from)| *to = element(from));
+        let mut column = keys[column..].iter_mut().step_by(self.width);
+        let mut converted = [T::default(); CONVERTED];
+        for key in key.chunks(CONVERTED) {
+            let converted = &mut converted[..key.len()];
+            convert(key, converted);
+            converted.iter().zip(column.by_ref()).for_each(|(&from, to)| *to = from);
+        }
     }
 
-    fn store_value<T>(&self, values: &mut [T], at: usize, value: &[f32], element: impl Fn(f32) -> T) {
+    /// Stores a value in a row of each panel.
+    fn store_value<T>(&self, values: &mut [T], at: usize, value: &[f32], convert: impl Fn(&[f32], &mut [T])) {
         for (panel, value) in value.chunks(self.width).enumerate() {
-            let to = &mut values[(panel * PAGE_LEN + at) * self.width..];
-            to.iter_mut().zip(value).for_each(|(to, &from)| *to = element(from));
+            convert(value, &mut values[(panel * PAGE_LEN + at) * self.width..][..value.len()]);
         }
     }
 }

@@ -109,6 +109,45 @@ pub(crate) fn in_parts_with<S>(
     elements
 }
 
+/// Matrix `(rows, columns)` that is made in blocks of columns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ColumnBlocks {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Columns of a block; the last block may have fewer.
+    pub(crate) width: usize,
+}
+
+/// Start of a matrix whose blocks several threads write.
+struct MatrixStart(*mut f32);
+
+// SAFETY: the threads write disjoint elements.
+unsafe impl Sync for MatrixStart {}
+
+impl ColumnBlocks {
+    /// Makes the matrix on several threads. `make` receives the first column of a block and a buffer `(rows, width)` with
+    /// arbitrary elements, of which the block's columns are kept.
+    pub(crate) fn make(self, make: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
+        let Self { rows, columns, width } = self;
+        let mut matrix = reserved(rows * columns);
+        let start = MatrixStart(matrix.spare_capacity_mut()[..rows * columns].as_mut_ptr().cast());
+        let start = &start;
+        let buffer = || AlignedBuffer::zeros(rows * width);
+        (0..columns.div_ceil(width)).into_par_iter().for_each_init(buffer, |buffer, block| {
+            let (first, buffer) = (block * width, &mut buffer[..rows * width]);
+            make(first, buffer);
+            let n = width.min(columns - first);
+            for (row, elements) in buffer.chunks_exact(width).enumerate() {
+                // SAFETY: row and columns are within the matrix, and blocks are disjoint.
+                unsafe { start.0.add(row * columns + first).copy_from_nonoverlapping(elements.as_ptr(), n) };
+            }
+        });
+        // SAFETY: the blocks are the whole matrix.
+        unsafe { matrix.set_len(rows * columns) };
+        matrix
+    }
+}
+
 /// Initialises elements to zero.
 fn zeroed(elements: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     elements.fill(MaybeUninit::new(0.0));
@@ -182,6 +221,12 @@ mod tests {
             mapped.fill(1.0);
             let parts = in_parts(n, 1000, |i, part| part.iter_mut().for_each(|x| *x += i as f32));
             assert!(parts.iter().enumerate().all(|(i, &x)| x == (i / 1000) as f32) && parts.len() == n);
+            let blocks = ColumnBlocks { rows: 3, columns: n % 1000, width: 16 };
+            let matrix = blocks.make(|first, block| {
+                block.iter_mut().enumerate().for_each(|(i, x)| *x = (i / 16 * 1000 + first + i % 16) as f32);
+            });
+            let expected = (0..3).flat_map(|row| (0..n % 1000).map(move |column| (row * 1000 + column) as f32));
+            assert!(matrix.into_iter().eq(expected));
             assert!(filled(n, [7u8; 3]).iter().all(|&x| x == [7; 3]) && filled(n, 1u8).len() == n);
         }
     }

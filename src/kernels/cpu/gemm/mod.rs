@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::memory::{in_parts, in_parts_with};
+use super::memory::{ColumnBlocks, in_parts, in_parts_with};
 
 #[cfg(test)]
 pub(crate) use kernel::all as all_kernels;
@@ -38,6 +38,10 @@ const MIN_TILES: usize = 4;
 const DEPTH: usize = 512;
 /// Size of a weight, in elements, from which on no cache keeps it between products.
 const STREAMED: usize = 1 << 20;
+/// Largest number of panels that a thread computes between two writes to the result.
+const MAX_PANELS: usize = 4;
+/// Least number of such groups of panels for each thread.
+const MIN_GROUPS: usize = 4;
 /// Multiply-adds below which other threads are not worth waking.
 const PARALLEL: usize = 1 << 20;
 
@@ -123,9 +127,9 @@ impl<'a> Epilogue<'a> {
         }
     }
 
-    /// Returns the epilogue of the rows from `first` on.
-    fn after(self, first: usize, columns: usize) -> Self {
-        Self { residual: self.residual.map(|residual| &residual[first * columns..]), ..self }
+    /// Returns the epilogue whose residual begins at element `first` of the result.
+    fn after(self, first: usize) -> Self {
+        Self { residual: self.residual.map(|residual| &residual[first..]), ..self }
     }
 }
 
@@ -156,7 +160,7 @@ pub(crate) fn product<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilo
     let per_block = rows_per_block(rows, w);
     in_parts(rows * columns, per_block * columns, |i, y| {
         let x = &x[i * per_block * depth..][..y.len() / columns * depth];
-        block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block, columns));
+        block(&prologued(x, depth, prologue), w, y, epilogue.after(i * per_block * columns));
     })
 }
 
@@ -234,26 +238,24 @@ fn few_rows<P: Panels>(x: &[f32], w: &P, prologue: Prologue<'_>, epilogue: Epilo
     // Tiles of equal height: a low tile has too few sums in flight to hide their latency.
     let height = rows.div_ceil(rows.div_ceil(w.height()));
     let tiles: Vec<P::Left> = x.par_chunks(height * depth).map(|x| w.prepare(&prologued(x, depth, prologue))).collect();
-    // (panels, rows, NR)
-    let mut across = in_parts(n.div_ceil(width) * width * rows, rows * width, |panel, y| {
-        let first = panel * width;
-        let columns = width.min(n - first);
-        for ((i, left), elements) in tiles.iter().enumerate().zip(y.chunks_mut(height * width)) {
-            let rows = 0..elements.len() / width;
-            let position = TilePosition { rows, panel, depth: 0..depth, index: i, n_tiles: tiles.len() };
-            w.tile(left, &position, &mut Target { elements, stride: width, columns });
+    let n_panels = n.div_ceil(width);
+    let n_groups = MIN_GROUPS * rayon::current_num_threads();
+    let stride = (n_panels / n_groups).clamp(1, MAX_PANELS) * width;
+    ColumnBlocks { rows, columns: n, width: stride }.make(|first, y| {
+        let columns = stride.min(n - first);
+        for at in (0..columns).step_by(width) {
+            let panel = (first + at) / width;
+            for ((i, left), y) in tiles.iter().enumerate().zip(y.chunks_mut(height * stride)) {
+                let rows = 0..y.len() / stride;
+                let position = TilePosition { rows, panel, depth: 0..depth, index: i, n_tiles: tiles.len() };
+                let columns = width.min(columns - at);
+                w.tile(left, &position, &mut Target { elements: &mut y[at..], stride, columns });
+            }
         }
-        y.chunks_mut(width).for_each(|y| epilogue.finish(&mut y[..columns], first));
-    });
-    if rows == 1 {
-        across.truncate(n);
-        epilogue.add_residual(&mut across);
-        return across;
-    }
-    in_parts(rows * n, n, |row, y| {
-        for (i, y) in y.chunks_mut(width).enumerate() {
-            y.copy_from_slice(&across[(i * rows + row) * width..][..y.len()]);
+        for (row, y) in y.chunks_mut(stride).enumerate() {
+            let y = &mut y[..columns];
+            epilogue.finish(y, first);
+            epilogue.after(row * n + first).add_residual(y);
         }
-        epilogue.after(row, n).add_residual(y);
     })
 }

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{PER_SUPER, QuantTile, by_rows};
-use super::rows::Scale;
+use super::rows::{Scale, block_rows};
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, Target, WIDTH};
 
 /// Rows below which a tile is bound by reading its weights.
@@ -63,7 +63,7 @@ unsafe fn q8_0_512<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<
                 let scale = _mm512_mul_ps(d, _mm512_set1_ps((*scales.add(row)).scale));
                 *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *sum);
             }
-            (x, scales) = (x.add(ROWS * BLOCK), scales.add(ROWS));
+            (x, scales) = (x.add(block_rows(ROWS) * BLOCK), scales.add(ROWS));
             (quants, halves) = (quants.add(8), halves.add(1));
         }
     }
@@ -108,7 +108,7 @@ unsafe fn q4_k_512<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<
                     *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *sum);
                     *sum = _mm512_fnmadd_ps(m, _mm512_set1_ps(of_row), *sum);
                 }
-                (x, scales) = (x.add(ROWS * BLOCK), scales.add(ROWS));
+                (x, scales) = (x.add(block_rows(ROWS) * BLOCK), scales.add(ROWS));
                 (quants, bytes) = (quants.add(4), bytes.add(2));
             }
         }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use half::f16;
 
 use super::blocks::{Panel, QuantLine};
-use super::rows::TileRows;
+use super::rows::{TileRows, block_rows};
 use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -101,7 +101,7 @@ impl QuantKernel {
         assert!(
             (1..=self.height).contains(rows)
                 && depth.is_multiple_of(BLOCK)
-                && left.elements.len() >= rows * depth
+                && left.elements.len() >= block_rows(*rows) * depth
                 && left.scales.len() >= rows * n_blocks
                 && has_weights
                 && (1..=WIDTH).contains(&target.columns)
@@ -119,8 +119,8 @@ fn portable(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     for row in 0..tile.rows {
         let mut sums = [0.0f32; WIDTH];
         for block in 0..tile.depth / BLOCK {
-            let index = block * tile.rows + row;
-            let (x, scale) = (&tile.left.elements[index * BLOCK..][..BLOCK], tile.left.scales[index]);
+            let x = &tile.left.elements[(block * block_rows(tile.rows) + row) * BLOCK..][..BLOCK];
+            let scale = tile.left.scales[block * tile.rows + row];
             let dots = dots(tile.weights, block, x);
             for (column, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
                 let half = |i: usize| f16::from_bits(tile.weights.halves[i][column]).to_f32();

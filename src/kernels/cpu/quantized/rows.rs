@@ -17,9 +17,17 @@ pub(super) struct Scale {
     pub(super) offset: i32,
 }
 
-/// Quantized rows, tile by tile, `(K / 32, rows, 32)` each.
+/// Returns the number of rows that a block of a tile has in memory: odd, from three rows on. On Intel's processors the
+/// kernels are 5 to 20 % slower when blocks of elements are an even number of half cache lines apart.
+pub(super) const fn block_rows(rows: usize) -> usize {
+    if rows > 2 { rows | 1 } else { rows }
+}
+
+/// Quantized rows, tile by tile, `(K / 32, block_rows, 32)` each.
 #[derive(Debug)]
 pub(crate) struct QuantizedRows {
+    /// Rows of a tile; the last one may have fewer.
+    height: usize,
     elements: Vec<i8>,
     scales: Vec<Scale>,
 }
@@ -27,7 +35,7 @@ pub(crate) struct QuantizedRows {
 /// Rows of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct TileRows<'a> {
-    /// `(K / 32, rows, 32)`.
+    /// `(K / 32, block_rows, 32)`.
     pub(super) elements: &'a [i8],
     /// `(K / 32, rows)`.
     pub(super) scales: &'a [Scale],
@@ -36,23 +44,25 @@ pub(super) struct TileRows<'a> {
 impl QuantizedRows {
     /// Quantizes rows of `depth` elements, a multiple of 32, for tiles of `height` rows.
     pub(super) fn new(x: &[f32], depth: usize, height: usize) -> Self {
-        let (mut elements, mut scales) = (vec![0; x.len()], vec![Scale::default(); x.len() / BLOCK]);
-        let n_blocks = depth / BLOCK;
-        let tiles = x.chunks(height * depth).zip(elements.chunks_mut(height * depth));
+        let (n_rows, n_blocks) = (x.len() / depth, depth / BLOCK);
+        let n_block_rows = n_rows / height * block_rows(height) + block_rows(n_rows % height);
+        let (mut elements, mut scales) = (vec![0; n_block_rows * depth], vec![Scale::default(); n_rows * n_blocks]);
+        let tiles = x.chunks(height * depth).zip(elements.chunks_mut(block_rows(height) * depth));
         for ((x, elements), scales) in tiles.zip(scales.chunks_mut(height * n_blocks)) {
             let rows = x.len() / depth;
             for (row, x) in x.chunks_exact(depth).enumerate() {
                 round_row(x, row, &mut QuantizedTile { rows, elements, scales });
             }
         }
-        Self { elements, scales }
+        Self { height, elements, scales }
     }
 
-    /// Returns the tile of `rows` rows from `first` on.
+    /// Returns the tile of `rows` rows from `first` on, a multiple of the height.
     pub(super) fn tile(&self, first: usize, rows: usize, depth: usize) -> TileRows<'_> {
         let n_blocks = depth / BLOCK;
         TileRows {
-            elements: &self.elements[first * depth..][..rows * depth],
+            elements: &self.elements[first / self.height * block_rows(self.height) * depth..]
+                [..block_rows(rows) * depth],
             scales: &self.scales[first * n_blocks..][..rows * n_blocks],
         }
     }
@@ -73,7 +83,7 @@ for_each_processor! {
 #[inline(always)]
 fn round_row_of(x: &[f32], row: usize, tile: &mut QuantizedTile<'_>) {
     let QuantizedTile { rows, elements, scales } = tile;
-    let blocks = elements.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(*rows);
+    let blocks = elements.as_chunks_mut::<BLOCK>().0[row..].iter_mut().step_by(block_rows(*rows));
     for ((x, to), scale) in x.as_chunks::<BLOCK>().0.iter().zip(blocks).zip(scales[row..].iter_mut().step_by(*rows)) {
         *scale = round_block(x, to);
     }
@@ -142,5 +152,10 @@ mod tests {
         assert_eq!(scales(rows.tile(0, 2, 64)), [1.0, 3.0, 2.0, 4.0]);
         assert_eq!(scales(rows.tile(2, 1, 64)), [5.0, 6.0]);
         assert!(rows.elements.iter().all(|&n| n == 127));
+        // Five rows of one block for tiles of four: one row of padding in the first tile, none in the second.
+        let x: Vec<f32> = (0..5 * 32).map(|_| 1.0).collect();
+        let rows = QuantizedRows::new(&x, 32, 4);
+        let filled = |first, n| rows.tile(first, n, 32).elements.iter().filter(|&&n| n == 127).count() / 32;
+        assert_eq!((filled(0, 4), filled(4, 1), rows.elements.len()), (4, 1, 6 * 32));
     }
 }
