@@ -16,18 +16,26 @@ fn start(place: &Place, out: &str) -> Child {
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for a process of ours to write a part, and returns its number.
-fn writer(place: &Place, out: &str, part: &str) -> i32 {
-    let lock = place.path(out).join("parts").join(part).join("lock");
+/// Waits until each part was written by a process of ours, and returns the processes' numbers. All locks are read in
+/// turns: a part may be finished before another begins.
+fn writers<const N: usize>(place: &Place, out: &str, parts: [&str; N]) -> [i32; N] {
+    let holder = |part: &str| {
+        let lock = place.path(out).join("parts").join(part).join("lock");
+        let holder: Value = serde_json::from_str(&std::fs::read_to_string(lock).ok()?).ok()?;
+        Some(i32::try_from(holder["pid"].as_i64().unwrap()).unwrap())
+    };
+    let mut seen = [None; N];
     let deadline = Instant::now() + Duration::from_secs(120);
     while Instant::now() < deadline {
-        let text = std::fs::read_to_string(&lock).unwrap_or_default();
-        if let Ok(holder) = serde_json::from_str::<Value>(&text) {
-            return i32::try_from(holder["pid"].as_i64().unwrap()).unwrap();
+        for (seen, part) in seen.iter_mut().zip(parts) {
+            *seen = seen.or_else(|| holder(part));
         }
-        std::thread::sleep(Duration::from_millis(10));
+        if seen.iter().all(Option::is_some) {
+            return seen.map(Option::unwrap);
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
-    panic!("nobody writes {}", lock.display());
+    panic!("the parts {parts:?} of {out} were written by {seen:?}");
 }
 
 fn send(pid: i32, signal: i32) {
@@ -69,7 +77,8 @@ fn the_part_of_a_process_that_is_killed_is_done_by_another() {
     let place = Place::with_clips(8);
     assert_code(&place.run("archive", "alone", &[]), 0);
     let running = start(&place, "shared");
-    send(writer(&place, "shared", "0-of-2"), libc::SIGKILL);
+    let [writer] = writers(&place, "shared", ["0-of-2"]);
+    send(writer, libc::SIGKILL);
     let ended = running.wait_with_output().unwrap();
     assert_code(&ended, 0);
     let words = err(&ended);
@@ -83,10 +92,10 @@ fn the_part_of_a_process_that_is_killed_is_done_by_another() {
 
 #[test]
 fn a_signal_drains_every_process_and_the_same_command_goes_on() {
-    let place = Place::with_clips(12);
+    let place = Place::with_clips(20);
     assert_code(&place.run("archive", "alone", &[]), 0);
     let running = start(&place, "shared");
-    let parts = ["0-of-2", "1-of-2"].map(|part| writer(&place, "shared", part));
+    let parts = writers(&place, "shared", ["0-of-2", "1-of-2"]);
     send(i32::try_from(running.id()).unwrap(), libc::SIGTERM);
     let ended = running.wait_with_output().unwrap();
     assert_code(&ended, 1);
