@@ -82,6 +82,23 @@ fn linear_of_one_row(c: &mut Criterion) {
     group.finish();
 }
 
+/// A row of each of several sequences, as when they are decoded together.
+fn linear_of_few_rows(c: &mut Criterion) {
+    let mut group = c.benchmark_group("linear_of_few_rows");
+    group.sample_size(20);
+    for format in [QuantFormat::Q8_0, QuantFormat::Q4K] {
+        let layer = quantized(4096, 11008, format);
+        for rows in [4, 8, 12, 16, 20, 32] {
+            let x = random(&[rows, 4096]);
+            group.throughput(Throughput::Elements(2 * (rows * 4096 * 11008) as u64));
+            group.bench_function(BenchmarkId::new(format.to_string(), rows), |b| {
+                b.iter(|| on_workers(|| layer.forward(black_box(&x)).map(drop)));
+            });
+        }
+    }
+    group.finish();
+}
+
 /// A layer's feed-forward part and attention in CLIP-L/336, four frames together.
 fn tower_layer(c: &mut Criterion) {
     let mut group = c.benchmark_group("tower_layer");
@@ -163,5 +180,5 @@ fn preprocess(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(kernels, linear, linear_of_one_row, tower_layer, paged_attention, preprocess);
+criterion_group!(kernels, linear, linear_of_one_row, linear_of_few_rows, tower_layer, paged_attention, preprocess);
 criterion_main!(kernels);
