@@ -221,7 +221,7 @@ impl PagePool {
     }
 
     /// Publishes the content of a page in use, so that prefixes find it; a tail that has grown is published again.
-    /// Where another page has the same content already, that one is found.
+    /// Of two pages with the same content, the one published first is found.
     pub(crate) fn fill(&mut self, page: PageId, key: PageKey) {
         debug_assert!(key.tokens.len() <= PAGE_LEN, "at most a full page");
         if self.slots[page.index()].key.as_ref().is_some_and(|own| own.tokens.len() >= key.tokens.len()) {

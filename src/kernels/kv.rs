@@ -255,8 +255,8 @@ pub trait KvStore: Send {
     /// When there is no current step, or the shapes do not match.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
 
-    /// Returns whether [`Self::replay`] can run steps.
-    fn replays(&self) -> bool {
+    /// Returns whether [`Self::run_greedy`] runs steps.
+    fn runs_greedy(&self) -> bool {
         false
     }
 
@@ -266,7 +266,7 @@ pub trait KvStore: Send {
     ///
     /// # Errors
     /// When the layout is invalid, or the device fails.
-    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
+    fn run_greedy(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
         let _ = (step, forward);
         Ok(None)
     }

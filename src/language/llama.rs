@@ -189,23 +189,23 @@ impl Llama {
         Ok(x)
     }
 
-    /// Runs one step of greedy answers as one replayed graph, or as the step that is recorded for it. Returns `None`
-    /// where the store does not replay steps.
+    /// Runs one step of greedy answers with the argmax on the device, replayed as a graph where one is recorded. Returns
+    /// `None` where the store does not run such steps.
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or as [`Self::forward`].
-    pub fn replay_greedy(
+    pub fn run_greedy(
         &self,
         ids: &[u32],
         rows: &[SequenceRows],
         store: &mut dyn KvStore,
     ) -> Result<Option<GreedyOutput>> {
-        if !store.replays() {
+        if !store.runs_greedy() {
             return Ok(None);
         }
         self.check_ids(ids)?;
         let step = GreedyStep { ids: ids.to_vec(), layout: self.step_layout(rows) };
-        store.replay(step, &mut |ids, store| {
+        store.run_greedy(step, &mut |ids, store| {
             let x = self.through_layers(self.embedding_rows(ids)?, store)?;
             self.head.forward_normalised(&x, &self.norm)
         })

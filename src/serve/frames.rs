@@ -48,7 +48,7 @@ pub struct FrameThumbnail {
 /// Reads the frames of a request, at most 256, in a process of their own. Each is scaled down as it arrives.
 ///
 /// # Errors
-/// Those of reading; [`Kind::FrameSize`] for frames of more than 128 MiB as RGB; [`Kind::NoConversion`] for a frame
+/// Errors of reading; [`Kind::FrameSize`] for frames of more than 128 MiB as RGB; [`Kind::NoConversion`] for a frame
 /// that is not encoded.
 pub fn frame_thumbnails(
     path: &Path,

@@ -121,7 +121,7 @@ impl Engine<'_> {
             let rows: Vec<_> = planned.iter().map(|PlannedRows { index, n }| running[*index].rows(*n)).collect();
             if replay
                 && let Some(ids) = greedy_inputs(running, planned)
-                && let Some(chosen) = model.replay_greedy(&ids, &rows, &mut **store)?
+                && let Some(chosen) = model.run_greedy(&ids, &rows, &mut **store)?
             {
                 return Ok(StepOutput::Chosen(chosen));
             }

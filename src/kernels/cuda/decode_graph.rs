@@ -116,7 +116,11 @@ impl CudaPages {
     ///
     /// # Errors
     /// When the layout is invalid, or the device fails.
-    pub(super) fn replay_step(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
+    pub(super) fn run_greedy_step(
+        &mut self,
+        step: GreedyStep,
+        forward: GreedyForward<'_>,
+    ) -> Result<Option<GreedyOutput>> {
         let is_decode = !step.ids.is_empty() && step.layout.sequences.iter().all(|rows| rows.n == 1);
         if self.graphs.is_disabled || !is_decode {
             return Ok(None);

@@ -70,13 +70,14 @@ fn replayed_steps_agree_with_steps_by_operations_while_sequences_grow_and_vary()
         // One sequence that grows over two pages, then three of unequal lengths.
         for (i, n) in (0..70).map(|i| (i, 1)).chain((70..80).map(|i| (i, 3))) {
             let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
-            let found = replayed.replay(step(i, n), &mut forward).expect("it runs").expect("one row of each sequence");
+            let found =
+                replayed.run_greedy(step(i, n), &mut forward).expect("it runs").expect("one row of each sequence");
             assert_eq!(found.ids, expected, "step {i} in {:?} on {:?}", tested.dtype, tested.device);
             n_replayed += usize::from(found.is_replayed);
         }
         // Of each shape, all steps but the first ones and the recorded one.
         let n_others = 2 * (STEPS_BEFORE_RECORDING + 1);
-        assert_eq!((n_replayed, replayed.replays()), (80 - n_others, true));
+        assert_eq!((n_replayed, replayed.runs_greedy()), (80 - n_others, true));
     }
 }
 
@@ -87,16 +88,16 @@ fn a_replay_without_one_of_the_operations_is_detected_and_disables_graphs() {
         // An operation of candle's, which a recording lacks.
         let mut forward = forward(&tested, |y| y.affine(2.0, 1.0));
         for i in 0..STEPS_BEFORE_RECORDING {
-            let found = store.replay(step(i, 2), &mut forward).expect("it runs").expect("one row of each sequence");
-            assert!(!found.is_replayed && store.replays());
+            let found = store.run_greedy(step(i, 2), &mut forward).expect("it runs").expect("one row of each sequence");
+            assert!(!found.is_replayed && store.runs_greedy());
         }
         let expected = {
             let mut other = self::store(&tested);
             by_operations(&mut *other, step(0, 2), &mut forward, &tested)
         };
-        let found = store.replay(step(0, 2), &mut forward).expect("the step itself ran");
-        assert_eq!((found, store.replays()), (Some(GreedyOutput { ids: expected, is_replayed: false }), false));
-        assert!(store.replay(step(1, 2), &mut forward).expect("off").is_none());
+        let found = store.run_greedy(step(0, 2), &mut forward).expect("the step itself ran");
+        assert_eq!((found, store.runs_greedy()), (Some(GreedyOutput { ids: expected, is_replayed: false }), false));
+        assert!(store.run_greedy(step(1, 2), &mut forward).expect("off").is_none());
     }
 }
 
@@ -108,7 +109,7 @@ fn steps_with_prompts_are_left_to_the_caller() {
         let mut prompt = step(0, 1);
         prompt.layout.sequences[0].n = 2;
         for _ in 0..=STEPS_BEFORE_RECORDING {
-            assert!(store.replay(prompt.clone(), &mut forward).expect("not run").is_none());
+            assert!(store.run_greedy(prompt.clone(), &mut forward).expect("not run").is_none());
         }
     }
 }
@@ -131,7 +132,7 @@ fn steps_of_many_sequences_are_padded_and_never_recorded() {
         }
         for (i, n) in [33, 64, 65, 40, 33, 64].into_iter().enumerate() {
             let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
-            let found = padded.replay(step(i, n), &mut forward).expect("it runs");
+            let found = padded.run_greedy(step(i, n), &mut forward).expect("it runs");
             assert_eq!(found, Some(GreedyOutput { ids: expected, is_replayed: false }), "{n} sequences");
         }
     }

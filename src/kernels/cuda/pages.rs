@@ -255,12 +255,12 @@ impl KvStore for CudaPages {
         self.run(layer, qkv, step)
     }
 
-    fn replays(&self) -> bool {
+    fn runs_greedy(&self) -> bool {
         !self.graphs.is_disabled()
     }
 
-    fn replay(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
-        self.replay_step(step, forward)
+    fn run_greedy(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
+        self.run_greedy_step(step, forward)
     }
 }
 

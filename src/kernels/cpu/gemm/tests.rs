@@ -30,13 +30,17 @@ fn every_kernel_gives_the_sums_of_products_in_every_shape() {
 
 #[test]
 fn sums_over_parts_of_the_depth_are_those_over_the_whole() {
-    let (rows, depth, columns) = (33, 2 * DEPTH + 70, 75);
-    let (x, w) = (random(rows * depth, 1), random(columns * depth, 2));
-    for kernel in kernel::all() {
-        let packed = PackedMatrix::transpose_of(&w, depth, kernel);
-        let mut in_parts = vec![f32::NAN; rows * columns];
-        block(&x, &packed, &mut in_parts, Epilogue::default());
-        assert!(few_rows(&x, &packed, None, Epilogue::default()) == in_parts);
+    // Columns for groups of several panels, the last of which is not full.
+    for (rows, depth, columns) in [(33, 2 * DEPTH + 70, 75), (1, 64, 1100), (20, 64, 1100)] {
+        let (x, w, bias) = (random(rows * depth, 1), random(columns * depth, 2), random(columns, 3));
+        let residual = random(rows * columns, 4);
+        let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), ..Epilogue::default() };
+        for kernel in kernel::all() {
+            let packed = PackedMatrix::transpose_of(&w, depth, kernel);
+            let mut in_parts = vec![f32::NAN; rows * columns];
+            block(&x, &packed, &mut in_parts, epilogue);
+            assert!(few_rows(&x, &packed, None, epilogue) == in_parts, "{rows} rows");
+        }
     }
 }
 
