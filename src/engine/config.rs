@@ -19,7 +19,7 @@ pub struct EngineConfig {
     pub chunk: usize,
     /// Rows of a step beside running answers: one of each answer, and positions of prompts, which the answers wait for.
     pub chunk_beside_answers: usize,
-    /// Launch of decode steps of greedy answers on an NVIDIA GPU.
+    /// Launch of decode steps on an NVIDIA GPU.
     pub decode: DecodeLaunch,
 }
 

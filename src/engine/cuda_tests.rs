@@ -15,7 +15,9 @@ use crate::kernels::cuda::tests::{Tested, tested};
 use crate::kernels::finite_difference::random;
 use crate::kernels::kv::{PageId, StepRows};
 use crate::kernels::tests::with_kernels;
-use crate::language::{AttentionBias, Decoding, Llama, LlamaConfig, QueryKeyNorm, RopeScaling, SequenceRows};
+use crate::language::{
+    AttentionBias, Decoding, Llama, LlamaConfig, LogitRules, QueryKeyNorm, RopeScaling, SequenceRows,
+};
 use crate::nn::Purpose;
 
 fn config() -> LlamaConfig {
@@ -137,28 +139,36 @@ fn answers_in_f32_are_those_of_the_cpu() {
 }
 
 #[test]
-fn greedy_answers_are_replayed_as_whole_steps() {
-    let greedy = |model: &Llama| {
+fn greedy_and_drawn_answers_are_replayed_as_whole_steps() {
+    let requests = |model: &Llama| {
         let [shared, _, _, alone, _] = prompts(model).try_into().expect("five prompts");
         // Ten that begin alike, in one step filled up to 16, then fewer and fewer; one that shares nothing.
         let prompt = |i: u32| {
             let mut prompt = if i == 4 { alone.0.clone() } else { shared.0.clone() };
             prompt.push(PromptPart::Ids(vec![i, 3 * i]));
-            (prompt, Decoding::default())
+            let hot = Decoding { temperature: 0.8, seed: i.into(), ..Decoding::default() };
+            let decoding = match i {
+                2 => Decoding { top_k: Some(5), ..hot },
+                5 => Decoding { top_k: Some(20), top_p: Some(0.8), ..hot },
+                7 => hot,
+                8 => Decoding { rules: LogitRules { repetition_penalty: 1.3, ..hot.rules }, ..Decoding::default() },
+                _ => Decoding::default(),
+            };
+            (prompt, decoding)
         };
         (0..10).map(prompt).collect::<Vec<_>>()
     };
     let config = |decode| EngineConfig { decode, ..EngineConfig::with_kv_bytes(1 << 30) };
     let on_cpu = model(DType::F32, &Device::Cpu);
-    let (expected, stats) = answers_to(greedy(&on_cpu), &on_cpu, config(DecodeLaunch::Graph));
+    let (expected, stats) = answers_to(requests(&on_cpu), &on_cpu, config(DecodeLaunch::Graph));
     assert_eq!(stats.replayed_steps, 0);
     for Tested { kernels, device, .. } in tested().into_iter().filter(|tested| tested.dtype == DType::F32) {
         let model = with_kernels(kernels, || model(DType::F32, &device));
-        let (found, stats) = answers_to(greedy(&model), &model, config(DecodeLaunch::Graph));
+        let (found, stats) = answers_to(requests(&model), &model, config(DecodeLaunch::Graph));
         assert_eq!(found, expected, "{device:?}");
         // 14 steps of answers; of each form the first three are not.
         assert!(stats.replayed_steps >= 2, "{stats:?}");
-        let (found, stats) = answers_to(greedy(&model), &model, config(DecodeLaunch::Operations));
+        let (found, stats) = answers_to(requests(&model), &model, config(DecodeLaunch::Operations));
         assert_eq!((found, stats.replayed_steps), (expected.clone(), 0), "{device:?}");
     }
 }

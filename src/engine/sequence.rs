@@ -161,10 +161,9 @@ impl<'l> Sequence<'l> {
         self.table = self.pages.as_slice().into();
     }
 
-    /// Returns the last chosen id, if the sequence is answering and the next id is the argmax of unchanged logits.
-    pub(super) fn greedy_input(&self) -> Option<u32> {
-        let is_answering = !self.is_reading() && self.n_left() == 1;
-        self.ids.last().copied().filter(|_| is_answering && self.sampler.is_plain_argmax())
+    /// Returns the last chosen id, if the sequence is answering.
+    pub(super) fn decode_input(&self) -> Option<u32> {
+        self.ids.last().copied().filter(|_| !self.is_reading() && self.n_left() == 1)
     }
 
     /// Borrows the sampler and the ids that the next token is chosen with.

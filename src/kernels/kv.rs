@@ -187,27 +187,27 @@ impl StepLayout {
     }
 }
 
-/// Decode step with greedy sampling: one new token of each sequence, and the argmax of its logits.
+/// Decode step: one new token of each of `R` sequences.
 #[derive(Debug, Clone)]
-pub struct GreedyStep {
+pub struct DecodeStep {
     /// Token id of each sequence's new position.
     pub ids: Vec<u32>,
     /// Layout with one row of each sequence.
     pub layout: StepLayout,
 }
 
-/// Output of a [`GreedyStep`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GreedyOutput {
-    /// Argmax of each sequence's logits, as [`super::Kernels::argmax_rows`] returns it.
-    pub ids: Vec<Option<u32>>,
+/// Output of a [`DecodeStep`].
+#[derive(Debug, Clone)]
+pub struct DecodeOutput {
+    /// Logits `(R, vocab_size)` in the model's precision. The store's next step may overwrite them.
+    pub logits: Tensor,
     /// Whether a recording was replayed; else the step ran operation by operation.
     pub is_replayed: bool,
 }
 
 /// Forward pass of a language model over a store with a current step: from ids `(S)`, u32 on the model's device, to
 /// logits `(S, vocab_size)` in its precision.
-pub type GreedyForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
+pub type DecodeForward<'f> = &'f mut dyn FnMut(&Tensor, &mut dyn KvStore) -> Result<Tensor>;
 
 /// Paged keys and values of all layers, and attention over them.
 pub trait KvStore: Send {
@@ -255,18 +255,18 @@ pub trait KvStore: Send {
     /// When there is no current step, or the shapes do not match.
     fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
 
-    /// Returns whether [`Self::run_greedy`] runs steps.
-    fn runs_greedy(&self) -> bool {
+    /// Returns whether [`Self::run_decode`] runs steps.
+    fn runs_decode(&self) -> bool {
         false
     }
 
-    /// Runs a step of greedy answers, padded to one of few shapes: by replaying the recorded operations of `forward` for
+    /// Runs a decode step, padded to one of few shapes: by replaying the recorded operations of `forward` for
     /// that shape (a CUDA graph), without launches from the host, or operation by operation. Returns `None` when the
     /// caller has to run the step.
     ///
     /// # Errors
     /// When the layout is invalid, or the device fails.
-    fn run_greedy(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
+    fn run_decode(&mut self, step: DecodeStep, forward: DecodeForward<'_>) -> Result<Option<DecodeOutput>> {
         let _ = (step, forward);
         Ok(None)
     }

@@ -6,7 +6,6 @@
 //! where it is faster than candle's on the same processor.
 
 mod activation;
-pub(crate) mod argmax;
 mod attention;
 mod candle;
 pub(crate) mod candle_pages;
@@ -28,6 +27,7 @@ mod quant_format;
 pub(crate) mod row_blocks;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod top_k;
 
 use std::fmt::Debug;
 
@@ -47,6 +47,7 @@ pub use norm::NormWeights;
 pub use packed::{FeedForwardLayers, PackedLinear, StoredLinear};
 pub use pool::{GridPool, PoolMode};
 pub use quant_format::QuantFormat;
+pub use top_k::TopK;
 
 /// Operations of a device in a precision. An operation propagates gradients for tracked inputs, unless its
 /// documentation restricts it to inference.
@@ -265,6 +266,32 @@ pub trait Kernels: Send + Sync + Debug {
         let (largest, sums) = (x.max(D::Minus1)?.to_vec1::<f32>()?, x.sum(D::Minus1)?.to_vec1::<f32>()?);
         let is_valid = |(largest, sum): (f32, f32)| largest.is_finite() && !sum.is_nan();
         Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, row)| is_valid(row).then_some(id)).collect())
+    }
+
+    /// Returns the `k` largest elements of each row in descending order, the first of equal elements before the others;
+    /// all elements of shorter rows. `None` for a row with a NaN or with an infinite maximum. A device with a kernel for
+    /// so many elements copies only them to the host, else the whole matrix is copied.
+    ///
+    /// # Shapes
+    /// `(R, width)` to `R` times `min(k, width)` elements in f32.
+    ///
+    /// # Errors
+    /// When `x` is not a matrix, or candle fails.
+    fn top_k_rows(&self, x: &Tensor, k: usize) -> Result<Vec<Option<TopK>>> {
+        top_k::of_rows(x, k)
+    }
+
+    /// Returns the indices of the `k` largest elements of a vector in ascending order of the indices, on the device;
+    /// all indices of a shorter vector. Elements are in their total order (IEEE 754, section 5.10); of equal elements
+    /// the first are taken.
+    ///
+    /// # Shapes
+    /// `(n)` in f32 to `(min(k, n))` in u32.
+    ///
+    /// # Errors
+    /// When `x` is not a vector in f32, or the device fails.
+    fn largest_indices(&self, x: &Tensor, k: usize) -> Result<Tensor> {
+        top_k::largest_indices(x, k)
     }
 
     /// Returns whether [`Self::prepare_frame`] preprocesses frames on the device.

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::rope::{RopeRow, RopeTable};
 use crate::device::DTypeSpec;
-use crate::kernels::kv::{GreedyOutput, GreedyStep, KvConfig, KvStore, StepLayout, StepRows};
+use crate::kernels::kv::{DecodeOutput, DecodeStep, KvConfig, KvStore, StepLayout, StepRows};
 use crate::kernels::{self, Kernels, OpWork, VisibleKeys};
 use crate::nn::linear::Linear;
 use crate::nn::{FullPrecisionLoader, LinearLoader, Purpose, RmsNorm};
@@ -189,23 +189,23 @@ impl Llama {
         Ok(x)
     }
 
-    /// Runs one step of greedy answers with the argmax on the device, replayed as a graph where one is recorded. Returns
-    /// `None` where the store does not run such steps.
+    /// Runs one decode step, replayed as a graph where one is recorded. Returns `None` where the store does not run such
+    /// steps.
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or as [`Self::forward`].
-    pub fn run_greedy(
+    pub fn run_decode(
         &self,
         ids: &[u32],
         rows: &[SequenceRows],
         store: &mut dyn KvStore,
-    ) -> Result<Option<GreedyOutput>> {
-        if !store.runs_greedy() {
+    ) -> Result<Option<DecodeOutput>> {
+        if !store.runs_decode() {
             return Ok(None);
         }
         self.check_ids(ids)?;
-        let step = GreedyStep { ids: ids.to_vec(), layout: self.step_layout(rows) };
-        store.run_greedy(step, &mut |ids, store| {
+        let step = DecodeStep { ids: ids.to_vec(), layout: self.step_layout(rows) };
+        store.run_decode(step, &mut |ids, store| {
             let x = self.through_layers(self.embedding_rows(ids)?, store)?;
             self.head.forward_normalised(&x, &self.norm)
         })

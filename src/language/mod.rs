@@ -8,5 +8,5 @@ mod sample;
 pub use llama::{AttentionBias, Llama, LlamaConfig, QueryKeyNorm, SequenceRows};
 pub use rope::{RampEnds, Rope, RopeScaling};
 pub use rules::{LogitRules, PromptHistory};
-pub(crate) use sample::{Choosing, Sampler, choose_each, not_finite};
+pub(crate) use sample::{Choosing, Sampler, choose_each};
 pub use sample::{Decoding, SamplingConfig};

@@ -60,8 +60,7 @@ impl Strategy for Evs {
 struct EvsFold {
     config: Evs,
     frames: Vec<Tensor>,
-    /// Cosines of every token from the second frame on to the token of the frame before, `(n)` per batch, on the device
-    /// until the last frame.
+    /// Cosines of every token from the second frame on to the token of the frame before, `(n)` per batch.
     cosines: Vec<Tensor>,
     /// The frame before, `(N', H)`.
     last: Option<Tensor>,
@@ -88,27 +87,21 @@ impl FrameFold for EvsFold {
 
     fn finish(self: Box<Self>) -> Result<Tensor> {
         let Some(last) = self.last else { return Err(no_frames()) };
-        let n = last.dim(0)?;
-        let dissimilarities = dissimilarities(&self.cosines, n)?;
-        let all = dissimilarities.len();
-        let mut order: Vec<usize> = (0..all).collect();
-        // Of equal ones the earlier stays: a stable sort.
-        order.sort_by(|&a, &b| dissimilarities[b].total_cmp(&dissimilarities[a]));
-        order.truncate(self.config.kept(all / n.max(1), n));
-        order.sort_unstable();
-        let kept: Vec<u32> = order.into_iter().map(|i| i as u32).collect();
-        let kept = Tensor::from_slice(&kept, kept.len(), last.device())?;
-        kernels_of(&last).gather(&Tensor::cat(&self.frames, 0)?, &kept)
+        let (n, kernels) = (last.dim(0)?, kernels_of(&last));
+        let frames = Tensor::cat(&self.frames, 0)?; // (T N', H)
+        let n_kept = self.config.kept(frames.dim(0)? / n.max(1), n);
+        let kept = kernels.largest_indices(&dissimilarities(&self.cosines, &last)?, n_kept)?;
+        kernels.gather(&frames, &kept)
     }
 }
 
-/// `1 - cosine` of each token and the one before it, infinite for the `n` tokens of the first frame.
-fn dissimilarities(cosines: &[Tensor], n: usize) -> Result<Vec<f32>> {
-    let mut all = vec![f32::INFINITY; n];
-    if !cosines.is_empty() {
-        all.extend(Tensor::cat(cosines, 0)?.to_vec1::<f32>()?.into_iter().map(|cosine| 1.0 - cosine));
+/// Returns `1 - cosine` of each token and the one before it, infinite for the tokens of the first frame: `(T N')`, f32.
+fn dissimilarities(cosines: &[Tensor], frame: &Tensor) -> Result<Tensor> {
+    let first = Tensor::full(f32::INFINITY, frame.dim(0)?, frame.device())?;
+    match cosines {
+        [] => Ok(first),
+        _ => Tensor::cat(&[first, Tensor::cat(cosines, 0)?.affine(-1.0, 1.0)?], 0),
     }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use crate::engine::prompt::PromptSegment;
 use crate::engine::request::guarded;
 use crate::engine::sequence::Sequence;
 use crate::error::{Error, Kind};
-use crate::kernels::kv::{GreedyOutput, PAGE_LEN};
-use crate::language::{Llama, choose_each, not_finite};
+use crate::kernels::kv::{DecodeOutput, PAGE_LEN};
+use crate::language::{Llama, choose_each};
 
 /// Hint for a step that the device has no memory for.
 const MEMORY_HINT: &str = "a smaller --kv-memory, a smaller model, half precision (--dtype bf16), or --quant q8_0";
@@ -37,8 +37,8 @@ enum StepOutput {
     Stored,
     /// Logits of the `R` sequences whose known positions are all stored: `(R, vocab_size)`.
     Logits(Tensor),
-    /// Next token of every sequence, `None` where its logits are not finite.
-    Chosen(GreedyOutput),
+    /// The same of a step that only continues answers.
+    Decoded(DecodeOutput),
 }
 
 impl Engine<'_> {
@@ -120,10 +120,10 @@ impl Engine<'_> {
         let forward = || -> Result<StepOutput> {
             let rows: Vec<_> = planned.iter().map(|PlannedRows { index, n }| running[*index].rows(*n)).collect();
             if replay
-                && let Some(ids) = greedy_inputs(running, planned)
-                && let Some(chosen) = model.run_greedy(&ids, &rows, &mut **store)?
+                && let Some(ids) = decode_inputs(running, planned)
+                && let Some(decoded) = model.run_decode(&ids, &rows, &mut **store)?
             {
-                return Ok(StepOutput::Chosen(chosen));
+                return Ok(StepOutput::Decoded(decoded));
             }
             let hidden = model.forward(&embed(model, running, planned)?, &rows, &mut **store)?; // (S, H)
             let last = last_rows(running, planned);
@@ -166,23 +166,15 @@ impl Engine<'_> {
         let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
         let choosing: Vec<usize> =
             planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
-        let chosen = match output {
-            StepOutput::Stored => Vec::new(),
-            StepOutput::Chosen(GreedyOutput { ids, is_replayed }) => {
+        let logits = match output {
+            StepOutput::Stored => None,
+            StepOutput::Logits(logits) => Some(logits),
+            StepOutput::Decoded(DecodeOutput { logits, is_replayed }) => {
                 self.stats.replayed_steps += u64::from(is_replayed);
-                ids.into_iter().map(|id| id.ok_or_else(not_finite)).collect()
-            }
-            StepOutput::Logits(logits) => {
-                let mut samplers: Vec<_> = self
-                    .running
-                    .iter_mut()
-                    .enumerate()
-                    .filter(|(i, _)| choosing.contains(i))
-                    .map(|(_, sequence)| sequence.choosing())
-                    .collect();
-                choose_each(self.model.kernels(), &logits, &mut samplers)
+                Some(logits)
             }
         };
+        let chosen = logits.map(|logits| self.choose(&choosing, &logits)).unwrap_or_default();
         self.stats.steps += 1;
         self.stats.sequence_steps += planned.len() as u64;
         let elapsed = start.elapsed();
@@ -204,6 +196,13 @@ impl Engine<'_> {
                 Err(error) => ended.push((index, Err(error))),
             }
         }
+    }
+
+    /// Chooses the next token of each of `R` running sequences, in ascending order of their indices.
+    fn choose(&mut self, choosing: &[usize], logits: &Tensor) -> Vec<Result<u32>> {
+        let sequences = self.running.iter_mut().enumerate().filter(|(i, _)| choosing.contains(i));
+        let mut sequences: Vec<_> = sequences.map(|(_, sequence)| sequence.choosing()).collect();
+        choose_each(self.model.kernels(), logits, &mut sequences)
     }
 
     /// Lets the full pages of a sequence be found by their content, and after the first token its tail. Called only
@@ -237,9 +236,9 @@ impl Engine<'_> {
     }
 }
 
-/// Returns the ids of a step of greedy answers alone.
-fn greedy_inputs(running: &[Sequence<'_>], planned: &[PlannedRows]) -> Option<Vec<u32>> {
-    planned.iter().map(|PlannedRows { index, .. }| running[*index].greedy_input()).collect()
+/// Returns the ids of a step that only continues answers.
+fn decode_inputs(running: &[Sequence<'_>], planned: &[PlannedRows]) -> Option<Vec<u32>> {
+    planned.iter().map(|PlannedRows { index, .. }| running[*index].decode_input()).collect()
 }
 
 /// Returns the embeddings of a step's positions: `(S, H)`.

@@ -26,10 +26,10 @@ use std::sync::OnceLock;
 use candle_core::{Result, Storage, Tensor};
 use rayon::prelude::*;
 
-use super::argmax::argmax;
 use super::attention::{check_full, full_by_heads};
 use super::candle::{self, CandleKernels};
 use super::kv::{KvConfig, KvStore};
+use super::top_k::argmax;
 use super::{
     Activation, Kernels, NormWeights, OpThreads, OpWork, PackedLinear, QuantFormat, RowNorm, StoredLinear, VisibleKeys,
 };

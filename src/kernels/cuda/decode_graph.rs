@@ -1,8 +1,8 @@
 //! CUDA graphs of decode steps: one recording per number of sequences, replayed as a whole.
 //!
 //! All inputs that vary are in one buffer of fixed size: ids, positions, rotary angles, block tables and attention
-//! tasks (`step_plan`). The host uploads it, launches the graph and copies the argmax of the logits back. Recordings
-//! exist for 1 to 8 sequences, 16 and 32; padding rows read and write a page of their own. A shape is recorded after it
+//! tasks (`step_plan`). The host uploads it and launches the graph, which writes the logits to memory of its own.
+//! Recordings exist for 1 to 8 sequences, 16 and 32; padding rows read and write a page of their own. A shape is recorded after it
 //! has run several times. The first replay is compared with the same step run operation by operation; if they differ, or
 //! the device fails, one warning is logged and graphs are disabled for the store.
 //!
@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
-use super::argmax::{argmax_rows, argmax_to, read_indices};
+use super::argmax::argmax_rows;
 use super::pages::{CudaPages, CudaStep};
 use super::recording::{Replay, record};
 use super::step_capacity::StepCapacity;
 use super::step_plan::{StepPlan, TASK_ROWS};
-use crate::kernels::kv::{GreedyForward, GreedyOutput, GreedyStep, PageId, StepLayout, StepRows};
+use crate::kernels::kv::{DecodeForward, DecodeOutput, DecodeStep, PageId, StepLayout, StepRows};
 
 /// Page of padding rows, which belongs to no sequence.
 pub(super) const PADDING_PAGE: PageId = PageId(u32::MAX);
@@ -65,8 +65,8 @@ struct RecordedStep {
     capacity: StepCapacity,
     /// Inputs, and memory of partial results.
     step: CudaStep,
-    /// Argmax of each row's logits.
-    argmax: Tensor,
+    /// Output: `(n_rows, vocab_size)`.
+    logits: Tensor,
     replay: Box<dyn Replay>,
 }
 
@@ -111,16 +111,16 @@ fn n_padded_rows(n: usize) -> usize {
 }
 
 impl CudaPages {
-    /// Runs a step of greedy answers, padded, by a replay or operation by operation; `None` when graphs are disabled, or
-    /// a sequence has several rows.
+    /// Runs a step, padded, by a replay or operation by operation; `None` when graphs are disabled, or a sequence has
+    /// several rows.
     ///
     /// # Errors
     /// When the layout is invalid, or the device fails.
-    pub(super) fn run_greedy_step(
+    pub(super) fn run_decode_step(
         &mut self,
-        step: GreedyStep,
-        forward: GreedyForward<'_>,
-    ) -> Result<Option<GreedyOutput>> {
+        step: DecodeStep,
+        forward: DecodeForward<'_>,
+    ) -> Result<Option<DecodeOutput>> {
         let is_decode = !step.ids.is_empty() && step.layout.sequences.iter().all(|rows| rows.n == 1);
         if self.graphs.is_disabled || !is_decode {
             return Ok(None);
@@ -128,35 +128,33 @@ impl CudaPages {
         step.layout.check(&self.geometry)?;
         let step = self.pad(step)?;
         let n = step.n;
-        let (mut ids, is_replayed) = match self.replay_recorded(&step)? {
-            Some(ids) => (ids, true),
+        let (logits, is_replayed) = match self.replay_recorded(&step)? {
+            Some(logits) => (logits, true),
             None if self.graphs.is_due(step.shape) => (self.record_step(&step, forward)?, false),
             None => (self.run_operations(step, forward)?, false),
         };
-        ids.truncate(n);
-        Ok(Some(GreedyOutput { ids, is_replayed }))
+        Ok(Some(DecodeOutput { logits: logits.narrow(0, 0, n)?, is_replayed }))
     }
 
     /// Replays the recording of a step's shape; `None` when there is none, or the step exceeds its capacity.
-    fn replay_recorded(&self, step: &PaddedStep) -> Result<Option<Vec<Option<u32>>>> {
+    fn replay_recorded(&self, step: &PaddedStep) -> Result<Option<Tensor>> {
         let Some(ShapeState::Recorded(recorded)) = self.graphs.by_shape.get(&step.shape) else { return Ok(None) };
         let Some(words) = recorded.capacity.words(&step.ids, &step.plan) else { return Ok(None) };
         upload(&words, &recorded.step.words)?;
         recorded.replay.replay()?;
-        read_indices(&recorded.argmax).map(Some)
+        Ok(Some(recorded.logits.clone()))
     }
 
     /// Runs a step operation by operation.
-    fn run_operations(&mut self, step: PaddedStep, forward: GreedyForward<'_>) -> Result<Vec<Option<u32>>> {
+    fn run_operations(&mut self, step: PaddedStep, forward: DecodeForward<'_>) -> Result<Tensor> {
         let ids = Tensor::from_vec(step.ids, step.shape.n_rows, &self.device)?;
         self.begin_planned(step.plan)?;
-        let logits = forward(&ids, self)?;
-        argmax_rows(self.executor, &logits)
+        forward(&ids, self)
     }
 
     /// Adds padding rows, and plans the step.
-    fn pad(&mut self, step: GreedyStep) -> Result<PaddedStep> {
-        let GreedyStep { mut ids, layout: StepLayout { mut sequences, mut cos, mut sin } } = step;
+    fn pad(&mut self, step: DecodeStep) -> Result<PaddedStep> {
+        let DecodeStep { mut ids, layout: StepLayout { mut sequences, mut cos, mut sin } } = step;
         let (n, n_rows) = (ids.len(), n_padded_rows(ids.len()));
         let pages: Arc<[PageId]> = [PADDING_PAGE].into();
         sequences.resize(n_rows, StepRows { pages, start: 0, n: 1 });
@@ -172,7 +170,7 @@ impl CudaPages {
     }
 
     /// Runs a step operation by operation, records it, and keeps the recording if its replay agrees.
-    fn record_step(&mut self, step: &PaddedStep, forward: GreedyForward<'_>) -> Result<Vec<Option<u32>>> {
+    fn record_step(&mut self, step: &PaddedStep, forward: DecodeForward<'_>) -> Result<Tensor> {
         let StepShape { n_rows, max_rows } = step.shape;
         // Capacity for up to twice the pages, so that few recordings are exceeded.
         let n_pages = (step.plan.sections.tables.len()).next_power_of_two().max(64 * n_rows);
@@ -185,48 +183,38 @@ impl CudaPages {
         let ids = inputs.narrow(0, capacity.ids().start, n_rows)?;
         self.step = Some(CudaStep::new(self, capacity.plan(max_rows), inputs)?);
         let expected = forward(&ids, self)?;
-        let expected_argmax = argmax_rows(self.executor, &expected)?;
-        if expected_argmax.iter().take(step.n).any(Option::is_none) {
+        if argmax_rows(self.executor, &expected.narrow(0, 0, step.n)?)?.contains(&None) {
             // Logits that are not finite cannot be compared.
-            return Ok(expected_argmax);
+            return Ok(expected);
         }
-        let argmax = self.executor.empty(Shape::from(n_rows), DType::U32)?;
-        let outcome = self.record_forward(&ids, &argmax, forward).and_then(|(replay, logits)| {
+        let outcome = self.record_forward(&ids, forward).and_then(|(replay, logits)| {
             replay.replay()?;
             let difference = difference(&expected.narrow(0, 0, step.n)?, &logits.narrow(0, 0, step.n)?)?;
             if difference.is_nan() || difference > TOLERANCE {
                 candle_core::bail!("logits of the replay differ by {difference} of the largest");
             }
-            Ok(replay)
+            Ok((replay, logits))
         });
         match (outcome, self.step.take()) {
-            (Ok(replay), Some(inputs)) => {
-                let recorded = RecordedStep { capacity, step: inputs, argmax, replay };
+            (Ok((replay, logits)), Some(inputs)) => {
+                let recorded = RecordedStep { capacity, step: inputs, logits, replay };
                 self.graphs.by_shape.insert(step.shape, ShapeState::Recorded(Box::new(recorded)));
             }
             (Ok(_), None) => self.disable_graphs(&candle_core::Error::msg("the forward pass ended the step")),
             (Err(error), _) => self.disable_graphs(&error),
         }
-        Ok(expected_argmax)
+        Ok(expected)
     }
 
-    /// Records a forward pass over the current step, and the argmax of its logits.
-    fn record_forward(
-        &mut self,
-        ids: &Tensor,
-        argmax: &Tensor,
-        forward: GreedyForward<'_>,
-    ) -> Result<(Box<dyn Replay>, Tensor)> {
-        let executor = self.executor;
+    /// Records a forward pass over the current step. Returns its replay, and the logits that the replay writes.
+    fn record_forward(&mut self, ids: &Tensor, forward: DecodeForward<'_>) -> Result<(Box<dyn Replay>, Tensor)> {
         let mut logits = None;
         let recording = record(|| {
-            let y = forward(ids, self)?;
-            argmax_to(executor, &y, argmax)?;
-            logits = Some(y);
+            logits = Some(forward(ids, self)?);
             Ok(())
         })?;
         let logits = logits.ok_or_else(|| candle_core::Error::msg("decode graph: empty recording"))?;
-        Ok((executor.compile(recording)?, logits))
+        Ok((self.executor.compile(recording)?, logits))
     }
 
     /// Disables replays for good, with a warning.

@@ -29,11 +29,11 @@ fn pages(sequence: usize) -> Arc<[PageId]> {
 }
 
 /// Returns step `i` of `n` sequences, each with its own pages.
-fn step(i: usize, n: usize) -> GreedyStep {
+fn step(i: usize, n: usize) -> DecodeStep {
     let sequences = (0..n).map(|s| StepRows { pages: pages(s), start: i + PAGE_LEN * s, n: 1 }).collect();
     let angles = |f: fn(f32) -> f32| (0..4 * n).map(|j| f((i * j) as f32)).collect();
     let ids = (0..n).map(|s| ((7 * i + s) % 40) as u32).collect();
-    GreedyStep { ids, layout: StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) } }
+    DecodeStep { ids, layout: StepLayout { sequences, cos: angles(f32::cos), sin: angles(f32::sin) } }
 }
 
 /// Returns a model of one layer: embeddings as queries, keys and values, attention, and an output head.
@@ -52,13 +52,18 @@ fn forward<'t>(
 /// Runs a step operation by operation.
 fn by_operations(
     store: &mut dyn KvStore,
-    step: GreedyStep,
-    forward: GreedyForward<'_>,
+    step: DecodeStep,
+    forward: DecodeForward<'_>,
     tested: &Tested,
 ) -> Vec<Option<u32>> {
     let ids = Tensor::new(step.ids, &tested.device).expect("small");
     store.begin(step.layout).expect("the shapes match");
     tested.kernels.argmax_rows(&forward(&ids, store).expect("the shapes match")).expect("a matrix")
+}
+
+/// Returns the argmax of each row of a step's logits.
+fn largest(output: &DecodeOutput, tested: &Tested) -> Vec<Option<u32>> {
+    tested.kernels.argmax_rows(&output.logits).expect("a matrix")
 }
 
 #[test]
@@ -71,13 +76,13 @@ fn replayed_steps_agree_with_steps_by_operations_while_sequences_grow_and_vary()
         for (i, n) in (0..70).map(|i| (i, 1)).chain((70..80).map(|i| (i, 3))) {
             let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
             let found =
-                replayed.run_greedy(step(i, n), &mut forward).expect("it runs").expect("one row of each sequence");
-            assert_eq!(found.ids, expected, "step {i} in {:?} on {:?}", tested.dtype, tested.device);
+                replayed.run_decode(step(i, n), &mut forward).expect("it runs").expect("one row of each sequence");
+            assert_eq!(largest(&found, &tested), expected, "step {i} in {:?} on {:?}", tested.dtype, tested.device);
             n_replayed += usize::from(found.is_replayed);
         }
         // Of each shape, all steps but the first ones and the recorded one.
         let n_others = 2 * (STEPS_BEFORE_RECORDING + 1);
-        assert_eq!((n_replayed, replayed.runs_greedy()), (80 - n_others, true));
+        assert_eq!((n_replayed, replayed.runs_decode()), (80 - n_others, true));
     }
 }
 
@@ -88,16 +93,17 @@ fn a_replay_without_one_of_the_operations_is_detected_and_disables_graphs() {
         // An operation of candle's, which a recording lacks.
         let mut forward = forward(&tested, |y| y.affine(2.0, 1.0));
         for i in 0..STEPS_BEFORE_RECORDING {
-            let found = store.run_greedy(step(i, 2), &mut forward).expect("it runs").expect("one row of each sequence");
-            assert!(!found.is_replayed && store.runs_greedy());
+            let found = store.run_decode(step(i, 2), &mut forward).expect("it runs").expect("one row of each sequence");
+            assert!(!found.is_replayed && store.runs_decode());
         }
         let expected = {
             let mut other = self::store(&tested);
             by_operations(&mut *other, step(0, 2), &mut forward, &tested)
         };
-        let found = store.run_greedy(step(0, 2), &mut forward).expect("the step itself ran");
-        assert_eq!((found, store.runs_greedy()), (Some(GreedyOutput { ids: expected, is_replayed: false }), false));
-        assert!(store.run_greedy(step(1, 2), &mut forward).expect("off").is_none());
+        let found = store.run_decode(step(0, 2), &mut forward).expect("the step itself ran");
+        let found = found.expect("one row of each sequence");
+        assert_eq!((largest(&found, &tested), found.is_replayed, store.runs_decode()), (expected, false, false));
+        assert!(store.run_decode(step(1, 2), &mut forward).expect("off").is_none());
     }
 }
 
@@ -109,7 +115,7 @@ fn steps_with_prompts_are_left_to_the_caller() {
         let mut prompt = step(0, 1);
         prompt.layout.sequences[0].n = 2;
         for _ in 0..=STEPS_BEFORE_RECORDING {
-            assert!(store.run_greedy(prompt.clone(), &mut forward).expect("not run").is_none());
+            assert!(store.run_decode(prompt.clone(), &mut forward).expect("not run").is_none());
         }
     }
 }
@@ -123,17 +129,18 @@ fn steps_of_many_sequences_are_padded_and_never_recorded() {
         let step = |i: usize, n: usize| {
             let pages = |s: usize| -> Arc<[PageId]> { [PageId(0), PageId(100 + s as u32)].into() };
             let sequences = (0..n).map(|s| StepRows { pages: pages(s), start: PAGE_LEN + i, n: 1 }).collect();
-            let GreedyStep { layout, .. } = self::step(i, n);
+            let DecodeStep { layout, .. } = self::step(i, n);
             let ids = (0..n).map(|s| ((11 * i + 3 * s) % 40) as u32).collect();
-            GreedyStep { ids, layout: StepLayout { sequences, ..layout } }
+            DecodeStep { ids, layout: StepLayout { sequences, ..layout } }
         };
         for store in [&mut padded, &mut plain] {
             (100..170).for_each(|page| store.allocate(PageId(page)).expect("memory"));
         }
         for (i, n) in [33, 64, 65, 40, 33, 64].into_iter().enumerate() {
             let expected = by_operations(&mut *plain, step(i, n), &mut forward, &tested);
-            let found = padded.run_greedy(step(i, n), &mut forward).expect("it runs");
-            assert_eq!(found, Some(GreedyOutput { ids: expected, is_replayed: false }), "{n} sequences");
+            let found =
+                padded.run_decode(step(i, n), &mut forward).expect("it runs").expect("one row of each sequence");
+            assert_eq!((largest(&found, &tested), found.is_replayed), (expected, false), "{n} sequences");
         }
     }
 }

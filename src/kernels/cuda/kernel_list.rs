@@ -42,8 +42,10 @@ pub(super) const SOURCES: &[KernelSource] = &[
     },
     KernelSource { file: "resize", per_element: &["resize_columns"], single: &["resize_rows"] },
     KernelSource { file: "rows", per_element: &["gather", "pool_grid", "row_cosines"], single: &[] },
+    KernelSource { file: "selection", per_element: &[], single: &["largest_indices"] },
     KernelSource { file: "softmax", per_element: &["masked_softmax"], single: &[] },
     KernelSource { file: "tiled_attention", per_element: &[], single: &super::tiled_attention::KERNEL_NAMES },
+    KernelSource { file: "top_k", per_element: &["top_k_rows"], single: &[] },
 ];
 
 /// Element types of the kernels, with the suffixes of their names.

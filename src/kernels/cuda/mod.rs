@@ -27,12 +27,14 @@ mod pages_tests;
 pub(crate) mod recording;
 mod resize;
 mod rows;
+mod selection;
 pub(crate) mod softmax;
 mod step_capacity;
 mod step_plan;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod tiled_attention;
+mod top_k;
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -41,7 +43,7 @@ use super::frames::DeviceFramePlan;
 use super::kv::{KvConfig, KvStore};
 use super::{
     Activation, GridPool, Kernels, LinearEpilogue, Mask, NormWeights, OpThreads, OpWork, PackedLinear, QuantFormat,
-    RowNorm, StoredLinear, VisibleKeys,
+    RowNorm, StoredLinear, TopK, VisibleKeys,
 };
 use kernel_list::ELEMENTS;
 use launch::Executor;
@@ -227,6 +229,14 @@ impl Kernels for CudaKernels {
 
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
         argmax::argmax_rows(self.executor, x)
+    }
+
+    fn top_k_rows(&self, x: &Tensor, k: usize) -> Result<Vec<Option<TopK>>> {
+        top_k::top_k_rows(self.executor, x, k)
+    }
+
+    fn largest_indices(&self, x: &Tensor, k: usize) -> Result<Tensor> {
+        selection::largest_indices(self.executor, x, k)
     }
 
     fn prepares_frames(&self) -> bool {

@@ -13,7 +13,7 @@ use super::paged_decode::{DECODE_THREADS, DecodeKernels, DecodeVariant};
 use super::step_plan::{PageFormat, Sections, StepPlan};
 use crate::kernels::candle::CandleKernels;
 use crate::kernels::kv::{
-    GreedyForward, GreedyOutput, GreedyStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout,
+    DecodeForward, DecodeOutput, DecodeStep, KvConfig, KvGeometry, KvStore, PAGE_LEN, PageId, StepLayout,
 };
 
 /// Bytes of a slab, unless a page is larger.
@@ -255,12 +255,12 @@ impl KvStore for CudaPages {
         self.run(layer, qkv, step)
     }
 
-    fn runs_greedy(&self) -> bool {
+    fn runs_decode(&self) -> bool {
         !self.graphs.is_disabled()
     }
 
-    fn run_greedy(&mut self, step: GreedyStep, forward: GreedyForward<'_>) -> Result<Option<GreedyOutput>> {
-        self.run_greedy_step(step, forward)
+    fn run_decode(&mut self, step: DecodeStep, forward: DecodeForward<'_>) -> Result<Option<DecodeOutput>> {
+        self.run_decode_step(step, forward)
     }
 }
 
