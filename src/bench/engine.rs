@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::Result;
 
 use crate::engine::{Engine, EngineConfig, EngineStats, PromptPart, Request, RequestEvent};
-use crate::language::Llama;
+use crate::language::{Decoding, Llama};
 
 /// Times of one run of all requests.
 pub(super) struct EngineRun {
@@ -25,8 +25,15 @@ pub(super) struct EngineRun {
     pub(super) stats: EngineStats,
 }
 
-/// Answers all prompts in one engine, with `n_new` tokens each.
-pub(super) fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -> Result<EngineRun> {
+/// Answers all prompts in one engine, with `n_new` tokens each; greedily, or drawn at temperature 1 from the best
+/// `top_k`.
+pub(super) fn answer(
+    model: &Llama,
+    prompts: &[Vec<PromptPart>],
+    n_new: usize,
+    top_k: Option<usize>,
+) -> Result<EngineRun> {
+    let decoding = Decoding { temperature: top_k.map_or(0.0, |_| 1.0), top_k, ..Decoding::default() };
     let begin = Instant::now();
     let tokens: Vec<RefCell<Vec<f64>>> = prompts.iter().map(|_| RefCell::default()).collect();
     let failure = RefCell::new(None);
@@ -43,7 +50,8 @@ pub(super) fn answer(model: &Llama, prompts: &[Vec<PromptPart>], n_new: usize) -
             }
             ControlFlow::Continue(())
         };
-        engine.submit(Request::greedy(prompt.clone(), n_new, Box::new(listener)));
+        let decoding = decoding.clone();
+        engine.submit(Request { decoding, ..Request::greedy(prompt.clone(), n_new, Box::new(listener)) });
     }
     let (mut decode, mut decoded, mut decode_steps) = (0.0, 0, 0);
     let mut before = engine.stats();

@@ -76,6 +76,9 @@ pub struct LanguageBench {
     pub sequences: usize,
     /// Length of the prefix that all prompts share.
     pub shared_tokens: usize,
+    /// Number of best tokens that each token is drawn from, at temperature 1; greedy if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
     /// Runs of which the medians are taken.
     pub runs: usize,
     /// Seconds of one prompt alone, up to the logits of its last position.
@@ -127,6 +130,8 @@ pub struct LanguageTask {
     pub n_new: usize,
     /// Sequences that are answered together.
     pub n_sequences: usize,
+    /// Number of best tokens that each token is drawn from, at temperature 1; greedy if there is none.
+    pub top_k: Option<usize>,
     /// Runs of which the medians are taken.
     pub runs: usize,
     /// Comparison with full precision, which takes the memory and time of the same weights in f32 too.
@@ -149,7 +154,8 @@ pub enum LogitComparison {
 /// # Errors
 /// When candle fails.
 pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
-    let LanguageTask { size, ref target, quantization, n_tokens, n_new, n_sequences, runs, comparison, .. } = *task;
+    let LanguageTask { size, ref target, quantization, n_tokens, n_new, n_sequences, top_k, runs, comparison, .. } =
+        *task;
     let config = size.config();
     let first = || prompt("prompt 0", n_tokens, &config, target);
     let full = match comparison {
@@ -159,14 +165,14 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
     let model = load(&config, target, quantization)?;
     (task.on_loaded)();
     let prompts = prompts(task, &config)?;
-    let prefill = || answer(&model, &prompts[..1], 1).map(|run| run.total);
+    let prefill = || answer(&model, &prompts[..1], 1, top_k).map(|run| run.total);
     prefill()?;
     if !target.device.is_cpu() {
         // Kernels are loaded and memory is allocated at the first steps of their kind.
-        answer(&model, &prompts, n_new.min(N_WARM_UP))?;
+        answer(&model, &prompts, n_new.min(N_WARM_UP), top_k)?;
     }
     let prefill_seconds = median((0..runs.max(1)).map(|_| prefill()).collect::<Result<_>>()?);
-    let answered = (0..runs.max(1)).map(|_| answer(&model, &prompts, n_new)).collect::<Result<Vec<_>>>()?;
+    let answered = (0..runs.max(1)).map(|_| answer(&model, &prompts, n_new, top_k)).collect::<Result<Vec<_>>>()?;
     let (memory_peak_bytes, device_memory_peak_bytes) = (memory_peak(), peak_memory(&target.device));
     let over = |value: fn(&EngineRun) -> f64| median(answered.iter().map(value).collect());
     let decode = over(|run| run.decoded as f64 / run.decode.max(f64::MIN_POSITIVE));
@@ -186,6 +192,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         new_tokens: n_new,
         sequences: n_sequences,
         shared_tokens: task.n_shared,
+        top_k,
         runs,
         prefill_seconds,
         prefill_gflops: prefill_flops / prefill_seconds / 1e9,
@@ -273,6 +280,7 @@ mod tests {
                 n_shared,
                 n_new: 1,
                 n_sequences: 2,
+                top_k: None,
                 runs: 1,
                 on_loaded: || {},
                 comparison: LogitComparison::None,

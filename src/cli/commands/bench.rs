@@ -125,6 +125,9 @@ enum Workload {
         /// Number of prompts, which are answered together
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
         sequences: u16,
+        /// Draw each token at temperature 1 from this many best ones [default: greedy]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        top_k: Option<u16>,
     },
 }
 
@@ -173,7 +176,7 @@ impl Bench {
                 let (llama, tower) = (size.config(), tower.stored());
                 output::json(&write_checkpoint(&CheckpointTask { llama, tower, out: &out, target })?)
             }
-            Workload::Llm { size, quant, kl, tokens, shared, new, sequences } => {
+            Workload::Llm { size, quant, kl, tokens, shared, new, sequences, top_k } => {
                 output::json(&bench_language(&LanguageTask {
                     size,
                     target: flags.target()?,
@@ -182,6 +185,7 @@ impl Bench {
                     n_shared: usize::from(shared),
                     n_new: usize::from(new),
                     n_sequences: usize::from(sequences),
+                    top_k: top_k.map(usize::from),
                     runs,
                     on_loaded: settle_for_loaded,
                     comparison: if kl { LogitComparison::LastPositions } else { LogitComparison::None },
