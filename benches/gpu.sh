@@ -104,6 +104,17 @@ parity() { # NAME DTYPE FLAGS: compares all cases, sets `same`, `total`, `repeat
     if [ "${counts% *}" != "${counts#* }" ]; then echo "    $case in $1: ${counts% *} of ${counts#* } ids" ; fi
   done < "$cases"
 }
+# Next ids after the same prefixes: after the first different id, two answers differ by their own history.
+agreement() { # DTYPE: sets `next_same` and `next_total`
+  next_same=0 next_total=0
+  local case video flags
+  while IFS=$'\t' read -r case video flags; do
+    # shellcheck disable=SC2086
+    run "agreement-$case-$1" "$vidense" bench agreement "$video" "How many objects are there?" --device "$device" --dtype "$1" -- $flags
+    next_same=$((next_same + $(number "$out/logs/agreement-$case-$1.json" equal_next_ids) + 0))
+    next_total=$((next_total + $(number "$out/logs/agreement-$case-$1.json" tokens) + 0))
+  done < "$cases"
+}
 together=$(($(nproc) / 2)); if [ $together -lt 1 ]; then together=1; fi; if [ $together -gt 8 ]; then together=8; fi
 rm -f "$out"/logs/*-cpu*.json
 all_repeated=1 unanswered=0
@@ -113,6 +124,8 @@ for precision in f32 f16 bf16; do
   share=$(calc "$total ? 100 * $same / $total : 0"); [ "$repeated" = 1 ] || all_repeated=0
   goal=95; [ $precision = f32 ] && goal=100
   row "ids equal to the CPU's f32, $precision ($total ids)" "$share" "%" ">=" $goal "ask --device $device --dtype $precision"
+  agreement "$precision"
+  row "next ids equal after the same prefix, $precision ($next_total ids)" "$(calc "$next_total ? 100 * $next_same / $next_total : 0")" "%" ">=" $goal "bench agreement --device $device --dtype $precision"
 done
 if [ -z "$smoke" ]; then
   # The CPU would keep keys and values in f16 beside quantized weights.

@@ -159,7 +159,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
     let config = size.config();
     let first = || prompt("prompt 0", n_tokens, &config, target);
     let full = match comparison {
-        LogitComparison::LastPositions => Some(last_logits(&load(&config, target, None)?, &first()?)?),
+        LogitComparison::LastPositions => Some(last_logits(&load(&config, target, None)?, &first()?, N_COMPARED)?),
         LogitComparison::None => None,
     };
     let model = load(&config, target, quantization)?;
@@ -208,7 +208,7 @@ pub fn bench_language(task: &LanguageTask) -> Result<LanguageBench> {
         memory_peak_bytes,
         device_memory_peak_bytes,
         mean_kl: full
-            .map(|full| Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &first()?)?)))
+            .map(|full| Ok::<_, candle_core::Error>(mean_kl(&full, &last_logits(&model, &first()?, N_COMPARED)?)))
             .transpose()?,
     })
 }
@@ -234,19 +234,20 @@ fn prompts(task: &LanguageTask, config: &LlamaConfig) -> Result<Vec<Vec<PromptPa
     (0..task.n_sequences.max(1)).map(one).collect()
 }
 
-/// Computes the logits at the last positions of a prompt.
-fn last_logits(model: &Llama, embeds: &Tensor) -> Result<Vec<Vec<f32>>> {
+/// Computes the logits at the last `n_last` positions of a prompt `(S, H)`, or at all of a shorter one.
+pub(super) fn last_logits(model: &Llama, embeds: &Tensor, n_last: usize) -> Result<Vec<Vec<f32>>> {
     let n = embeds.dim(0)?;
     let mut store = model.new_kv_store()?;
     let pages: Arc<[PageId]> = (0..pages_for(n) as u32).map(PageId).collect();
     pages.iter().try_for_each(|page| store.allocate(*page))?;
     let rows = SequenceRows { rows: StepRows { pages, start: 0, n }, n_prompt: n };
     let hidden = model.forward(embeds, &[rows], &mut *store)?;
-    let n_compared = N_COMPARED.min(n);
-    model.logits(&hidden.narrow(0, n - n_compared, n_compared)?)?.to_vec2()
+    let n_last = n_last.min(n);
+    model.logits(&hidden.narrow(0, n - n_last, n_last)?)?.to_vec2()
 }
 
-fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
+/// Returns the mean KL divergence of rows of logits.
+pub(super) fn mean_kl(full: &[Vec<f32>], found: &[Vec<f32>]) -> f64 {
     full.iter().zip(found).map(|(p, q)| kl_divergence(p, q)).sum::<f64>() / full.len().max(1) as f64
 }
 

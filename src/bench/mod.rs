@@ -1,8 +1,9 @@
 //! Benchmarks: networks of real geometry with random weights, the reading of a real video, and whole commands, timed
-//! beside the peak rates of the machine.
+//! beside the peak rates of the machine; and the agreement of a precision or a device with f32 on the CPU.
 //!
 //! Called by `vidense bench`, which prints one JSON object for each. Accuracy is measured by `eval`.
 
+mod agreement;
 mod ask;
 mod checkpoint;
 mod engine;
@@ -15,6 +16,7 @@ mod video;
 
 use std::time::Instant;
 
+pub use agreement::{AgreementBench, AgreementTask, bench_agreement};
 pub use ask::{AskBench, AskTask, bench_ask};
 pub use checkpoint::{CheckpointTask, WrittenCheckpoint, write_checkpoint};
 pub use language::{LanguageBench, LanguageSize, LanguageTask, LogitComparison, bench_language};

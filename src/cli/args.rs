@@ -204,7 +204,7 @@ pub struct GenerateArgs {
     /// Sample from the K most likely tokens only
     #[arg(long, value_name = "K", value_parser = positive, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
-    /// Sample from the most likely tokens that together reach this probability
+    /// Sample from the most likely tokens that together reach this probability, with --top-k that among its tokens
     #[arg(long, value_name = "P", value_parser = probability, allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Penalty above 1 makes tokens of the answer so far less likely, with a Hugging Face checkpoint those of the

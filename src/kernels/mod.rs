@@ -257,20 +257,21 @@ pub trait Kernels: Send + Sync + Debug {
     /// or with an infinite maximum. Only the indices are copied from the device.
     ///
     /// # Shapes
-    /// `(R, width)`, f32, to `R`.
+    /// `(R, width)`, in these kernels' precision or f32, to `R`.
     ///
     /// # Errors
     /// When candle fails.
     fn argmax_rows(&self, x: &Tensor) -> Result<Vec<Option<u32>>> {
+        let x = x.to_dtype(DType::F32)?;
         let ids = x.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let (largest, sums) = (x.max(D::Minus1)?.to_vec1::<f32>()?, x.sum(D::Minus1)?.to_vec1::<f32>()?);
         let is_valid = |(largest, sum): (f32, f32)| largest.is_finite() && !sum.is_nan();
         Ok(ids.into_iter().zip(largest.into_iter().zip(sums)).map(|(id, row)| is_valid(row).then_some(id)).collect())
     }
 
-    /// Returns the `k` largest elements of each row in descending order, the first of equal elements before the others;
-    /// all elements of shorter rows. `None` for a row with a NaN or with an infinite maximum. A device with a kernel for
-    /// so many elements copies only them to the host, else the whole matrix is copied.
+    /// Returns the `k` largest elements of each row, at least one, in descending order, the first of equal elements
+    /// before the others; all elements of shorter rows. `None` for a row with a NaN or with an infinite maximum. From a
+    /// GPU only these elements are copied, up to 1,024 of a row; else the whole matrix is.
     ///
     /// # Shapes
     /// `(R, width)` to `R` times `min(k, width)` elements in f32.

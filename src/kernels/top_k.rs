@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 /// Independent running maxima, which the compiler vectorizes.
@@ -26,6 +26,9 @@ pub(crate) fn argmax(x: &[f32]) -> Option<u32> {
     x.iter().position(|&x| x == largest).and_then(|index| u32::try_from(index).ok())
 }
 
+/// Maximum of `k` for which a GPU selects the largest elements of rows.
+pub(crate) const MAX_TOP_K: usize = 1024;
+
 /// Largest elements of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopK {
@@ -35,8 +38,17 @@ pub struct TopK {
     pub values: Vec<f32>,
 }
 
-/// Returns the `k` largest elements in descending order, the first of equal elements before the others; all elements of
-/// a shorter row. `None` where an element is NaN, or the maximum is infinite.
+impl TopK {
+    /// Returns the `k` largest of these elements.
+    pub(crate) fn truncated(mut self, k: usize) -> Self {
+        self.ids.truncate(k);
+        self.values.truncate(k);
+        self
+    }
+}
+
+/// Returns the `k` largest elements, at least one, in descending order, the first of equal elements before the others;
+/// all elements of a shorter row. `None` where an element is NaN, or the maximum is infinite.
 pub(crate) fn top_k(x: &[f32], k: usize) -> Option<TopK> {
     argmax(x)?;
     let k = k.clamp(1, x.len());
@@ -70,7 +82,7 @@ fn descending((index_a, a): &(u32, f32), (index_b, b): &(u32, f32)) -> Ordering 
 /// When `x` is not a matrix, or candle fails.
 pub(crate) fn of_rows(x: &Tensor, k: usize) -> Result<Vec<Option<TopK>>> {
     let (n_rows, width) = x.dims2()?;
-    let elements = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let elements = x.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
     Ok((0..n_rows).into_par_iter().map(|row| top_k(&elements[row * width..][..width], k)).collect())
 }
 

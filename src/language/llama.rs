@@ -189,8 +189,8 @@ impl Llama {
         Ok(x)
     }
 
-    /// Runs one decode step, replayed as a graph where one is recorded. Returns `None` where the store does not run such
-    /// steps.
+    /// Runs one decode step, replayed as a graph where one is recorded. Returns `None` where the store does not run
+    /// such steps.
     ///
     /// # Errors
     /// When an id is beyond the vocabulary, or as [`Self::forward`].

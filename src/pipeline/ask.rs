@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::error::of_engine;
 use super::{AnswerOptions, EncodedVideo, FittingPrompt, Limits, PromptSize};
-use crate::engine::{Completion, DecodeLaunch, Engine, EngineConfig, FinishReason, Request, RequestListener, Visual};
+use crate::engine::{
+    Completion, DecodeLaunch, Engine, EngineConfig, FinishReason, PromptPart, Request, RequestListener, Visual,
+};
 use crate::error::Error;
 use crate::spec::{Plan, PromptPlan};
 use crate::temporal::Temporal;
@@ -103,6 +105,16 @@ impl<'a> Asking<'a> {
     /// Returns the next prompt of a conversation about a video, if it fits the context.
     pub(super) fn question(&self, ids: PromptIds, video: &EncodedVideo) -> Result<FittingPrompt, Error> {
         self.fit(ids, &[video.shape()], &AnswerOptions::of(self.plan))
+    }
+
+    /// Returns the parts of the engine's prompt for a first question about a video.
+    ///
+    /// # Errors
+    /// When the prompt does not fit the context.
+    pub fn prompt_parts(&self, video: &EncodedVideo, question: &str) -> Result<Vec<PromptPart>, Error> {
+        let prompt = self.conversation_about(video).ask(question)?;
+        let ids = PromptIds::encode(&prompt, self.vlm.tokenizer())?;
+        self.question(ids, video)?.parts(&[Visual::new(video.visual.clone())])
     }
 
     /// Returns the request of a question about a video.

@@ -33,7 +33,7 @@ impl FittingPrompt {
     }
 
     /// Returns the parts of the engine's prompt, with the visual tokens of each medium.
-    fn parts(&self, visuals: &[Visual]) -> Result<Vec<PromptPart>, Error> {
+    pub(super) fn parts(&self, visuals: &[Visual]) -> Result<Vec<PromptPart>, Error> {
         let part = |part: &Passage<Vec<u32>>| {
             let Some(medium) = part.medium() else {
                 return Ok(PromptPart::Ids(part.text().cloned().unwrap_or_default()));

@@ -409,13 +409,37 @@ fn memory_does_not_grow_with_the_length_of_the_video() {
     assert!(long < short + 16_000, "{short} kB for 10 seconds, {long} kB for 400");
 }
 
+/// Returns the JSON object that a command prints.
+fn object(arguments: &[&str]) -> serde_json::Value {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn bench_agreement_compares_with_f32_on_the_cpu() {
+    let agreement = |arguments: &[&str]| {
+        let question = ["bench", "agreement", VIDEO, "What color is the circle?", "--new", "12", "--device", "cpu"];
+        let found = object(&[&question[..], arguments].concat());
+        assert_eq!((found["tokens"].as_u64(), found["reference"].as_str()), (Some(12), Some("f32 on cpu")), "{found}");
+        assert!(found["equal_ids"].as_u64() <= Some(12) && found["equal_next_ids"].as_u64() <= Some(12), "{found}");
+        (found["mean_kl"].as_f64().unwrap(), found)
+    };
+    let (kl, same) = agreement(&["--dtype", "f32"]);
+    assert_eq!((kl, same["tested"].as_str()), (0.0, Some("f32 on cpu")));
+    assert_eq!((same["equal_ids"].as_u64(), same["equal_next_ids"].as_u64()), (Some(12), Some(12)));
+    let (kl, quantized) = agreement(&["--dtype", "f32", "--", "--quant", "q8_0", "--temporal", "concat"]);
+    assert_eq!(quantized["quantization"], "q8_0");
+    assert!(kl > 0.0 && kl < 0.1, "{quantized}");
+    let (kl, half) = agreement(&["--dtype", "bf16"]);
+    assert_eq!(half["tested"], "bf16 on cpu");
+    assert!(kl > 0.0 && kl < 0.5, "{half}");
+    assert_refused(&run(&["bench", "agreement", "nothing.mp4"]), "nothing.mp4: no such file");
+    assert_refused(&run(&["bench", "agreement", VIDEO, "--", "--quant", "q9"]), "q9");
+}
+
 #[test]
 fn bench_reads_the_frames_that_are_sampled_and_asks_as_ask_does() {
-    let object = |arguments: &[&str]| {
-        let output = run(arguments);
-        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
-    };
     let decode = object(&["bench", "decode", VIDEO, "--frames", "3", "--runs", "1"]);
     let asked = object(&["ask", VIDEO, "What color is the circle?", "--frames", "3", "--json"]);
     let frames = asked["frames"].as_array().unwrap();

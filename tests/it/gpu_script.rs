@@ -30,6 +30,8 @@ fn the_script_compares_ids_and_judges_them() {
     for precision in ["f32", "f16"] {
         let found = row(&table, &format!("ids equal to the CPU's f32, {precision}"));
         assert_eq!((&found["value"], &found["verdict"]), (&100.into(), &"met".into()), "{table}");
+        let found = row(&table, &format!("next ids equal after the same prefix, {precision}"));
+        assert_eq!((&found["value"], &found["verdict"]), (&100.into(), &"met".into()), "{table}");
     }
     assert_eq!(row(&table, "cases without an answer")["value"], 0);
     assert_eq!(row(&table, "SigLIP")["verdict"], "unmeasured");

@@ -1,18 +1,22 @@
 //! `vidense bench`: speed of this machine, as one JSON object.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::DType;
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use vidense::bench::{
-    AskBench, AskTask, BenchTarget, CheckpointTask, DeviceLimits, LanguageSize, LanguageTask, LogitComparison,
-    RunBench, RunTask, TowerName, bench_ask, bench_language, bench_run, bench_tower, bench_video, write_checkpoint,
+    AgreementTask, AskBench, AskTask, BenchTarget, CheckpointTask, DeviceLimits, LanguageSize, LanguageTask,
+    LogitComparison, RunBench, RunTask, TowerName, bench_agreement, bench_ask, bench_language, bench_run, bench_tower,
+    bench_video, write_checkpoint,
 };
 use vidense::device::{DTypeSpec, DeviceSpec, OpenedDevice, load_kernels};
 use vidense::nn::QuantFormat;
+use vidense::pipeline::OpenEvent;
 use vidense::video::{Access, FrameRequest, ReadLimits, Sample, Window};
 
 use crate::cli::allocator::settle_for_loaded;
+use crate::cli::args::PlanArgs;
 use crate::cli::limits::ReadArgs;
 use crate::cli::output;
 
@@ -68,6 +72,19 @@ enum Workload {
         #[arg(default_value = "What happens?")]
         question: String,
         /// Further arguments of `ask`, such as `--model DIR`
+        #[arg(last = true, value_name = "ARGUMENTS")]
+        arguments: Vec<String>,
+    },
+    /// Agreement of a device, a precision or a quantization with the same weights in f32 on the CPU: equal greedy
+    /// tokens, and KL divergence after the same prefixes
+    Agreement {
+        video: PathBuf,
+        #[arg(default_value = "What happens?")]
+        question: String,
+        /// Tokens of the answer
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        new: u16,
+        /// Further arguments of `ask`, such as `--model DIR` or `--quant q8_0`
         #[arg(last = true, value_name = "ARGUMENTS")]
         arguments: Vec<String>,
     },
@@ -156,6 +173,18 @@ impl Bench {
                 let bench = bench_ask(&task, runs)?;
                 output::json(&AskBench { limits: flags.limits_of_gpu()?, ..bench })
             }
+            Workload::Agreement { video, question, new, arguments } => {
+                let arguments = [flags.arguments(), arguments].concat();
+                let mut plan = AskArguments::parse_from(["ask".to_owned()].into_iter().chain(arguments)).plan.plan()?;
+                plan.generate.max_new_tokens = usize::from(new);
+                let on_open = Arc::new(|event: OpenEvent<'_>| match event {
+                    OpenEvent::Warning(warning) => output::warning(warning),
+                    OpenEvent::Note(note) => output::note(note),
+                    OpenEvent::Loading { .. } | OpenEvent::Read { .. } | OpenEvent::Loaded => {}
+                });
+                let task = AgreementTask { plan: &plan, video: &video, question: &question, on_open };
+                output::json(&bench_agreement(&task)?)
+            }
             Workload::Run { pipeline, videos, questions, batch, sequences, arguments } => {
                 let program = std::env::current_exe()?;
                 let sizes = [("exec.encode_batch", batch), ("exec.sequences", sequences)];
@@ -193,6 +222,13 @@ impl Bench {
             }
         }
     }
+}
+
+/// Arguments of `ask` without video and question.
+#[derive(Parser)]
+struct AskArguments {
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 /// Flags `--device` and `--dtype`.

@@ -32,13 +32,11 @@ pub(super) struct PlannedRows {
 }
 
 /// Output of a step.
-enum StepOutput {
-    /// Keys and values alone: no sequence has reached its next token.
-    Stored,
-    /// Logits of the `R` sequences whose known positions are all stored: `(R, vocab_size)`.
-    Logits(Tensor),
-    /// The same of a step that only continues answers.
-    Decoded(DecodeOutput),
+struct StepOutput {
+    /// Next token of each sequence whose known positions are all stored, in the order of the plan.
+    chosen: Vec<Result<u32>>,
+    /// Whether the step was a replay of a recording.
+    is_replayed: bool,
 }
 
 impl Engine<'_> {
@@ -113,28 +111,30 @@ impl Engine<'_> {
         true
     }
 
-    /// Runs the planned positions.
+    /// Runs the planned positions, and chooses the next tokens of all sequences whose known positions are then stored.
     fn compute(&mut self, planned: &[PlannedRows]) -> std::result::Result<StepOutput, Error> {
         let replay = self.config.decode == DecodeLaunch::Graph;
         let Self { model, store, running, .. } = self;
         let forward = || -> Result<StepOutput> {
             let rows: Vec<_> = planned.iter().map(|PlannedRows { index, n }| running[*index].rows(*n)).collect();
-            if replay
-                && let Some(ids) = decode_inputs(running, planned)
-                && let Some(decoded) = model.run_decode(&ids, &rows, &mut **store)?
-            {
-                return Ok(StepOutput::Decoded(decoded));
+            let decoded = match decode_inputs(running, planned).filter(|_| replay) {
+                Some(ids) => model.run_decode(&ids, &rows, &mut **store)?,
+                None => None,
+            };
+            if let Some(DecodeOutput { logits, is_replayed }) = decoded {
+                return Ok(StepOutput { chosen: choose(model, running, planned, &logits)?, is_replayed });
             }
             let hidden = model.forward(&embed(model, running, planned)?, &rows, &mut **store)?; // (S, H)
             let last = last_rows(running, planned);
             if last.is_empty() {
-                return Ok(StepOutput::Stored);
+                return Ok(StepOutput { chosen: Vec::new(), is_replayed: false });
             }
-            if last.len() == hidden.dim(0)? {
-                return Ok(StepOutput::Logits(model.logits(&hidden)?));
-            }
-            let last = Tensor::new(last, hidden.device())?;
-            Ok(StepOutput::Logits(model.logits(&hidden.index_select(&last, 0)?)?))
+            let hidden = if last.len() == hidden.dim(0)? {
+                hidden
+            } else {
+                hidden.index_select(&Tensor::new(last, hidden.device())?, 0)?
+            };
+            Ok(StepOutput { chosen: choose(model, running, planned, &model.logits(&hidden)?)?, is_replayed: false })
         };
         let computed = guarded(forward)?;
         computed.map_err(|error| {
@@ -155,7 +155,7 @@ impl Engine<'_> {
         })
     }
 
-    /// Counts the stored positions, and chooses the next tokens of all sequences that have logits.
+    /// Counts the stored positions, and takes the next tokens.
     fn take(
         &mut self,
         planned: &[PlannedRows],
@@ -163,18 +163,10 @@ impl Engine<'_> {
         start: Instant,
         ended: &mut Vec<(usize, SequenceOutcome)>,
     ) {
+        let StepOutput { chosen, is_replayed } = output;
         let n_rows: usize = planned.iter().map(|planned| planned.n).sum();
-        let choosing: Vec<usize> =
-            planned.iter().filter(|p| self.running[p.index].n_left() == p.n).map(|p| p.index).collect();
-        let logits = match output {
-            StepOutput::Stored => None,
-            StepOutput::Logits(logits) => Some(logits),
-            StepOutput::Decoded(DecodeOutput { logits, is_replayed }) => {
-                self.stats.replayed_steps += u64::from(is_replayed);
-                Some(logits)
-            }
-        };
-        let chosen = logits.map(|logits| self.choose(&choosing, &logits)).unwrap_or_default();
+        let choosing: Vec<usize> = choosing(&self.running, planned).collect();
+        self.stats.replayed_steps += u64::from(is_replayed);
         self.stats.steps += 1;
         self.stats.sequence_steps += planned.len() as u64;
         let elapsed = start.elapsed();
@@ -196,13 +188,6 @@ impl Engine<'_> {
                 Err(error) => ended.push((index, Err(error))),
             }
         }
-    }
-
-    /// Chooses the next token of each of `R` running sequences, in ascending order of their indices.
-    fn choose(&mut self, choosing: &[usize], logits: &Tensor) -> Vec<Result<u32>> {
-        let sequences = self.running.iter_mut().enumerate().filter(|(i, _)| choosing.contains(i));
-        let mut sequences: Vec<_> = sequences.map(|(_, sequence)| sequence.choosing()).collect();
-        choose_each(self.model.kernels(), logits, &mut sequences)
     }
 
     /// Lets the full pages of a sequence be found by their content, and after the first token its tail. Called only
@@ -234,6 +219,27 @@ impl Engine<'_> {
     fn serial_before(&self, sequence: &Sequence<'_>, page: usize) -> Option<u64> {
         page.checked_sub(1).map(|before| self.pool.serial(sequence.pages()[before]))
     }
+}
+
+/// Returns the indices of the sequences whose known positions are all stored after the step.
+fn choosing<'p>(running: &'p [Sequence<'_>], planned: &'p [PlannedRows]) -> impl Iterator<Item = usize> + 'p {
+    planned.iter().filter(|planned| running[planned.index].n_left() == planned.n).map(|planned| planned.index)
+}
+
+/// Chooses the next tokens of a step from the logits `(R, vocab_size)` of its `R` sequences that get one.
+///
+/// # Errors
+/// When the device fails, before any token is drawn.
+fn choose(
+    model: &Llama,
+    running: &mut [Sequence<'_>],
+    planned: &[PlannedRows],
+    logits: &Tensor,
+) -> Result<Vec<Result<u32>>> {
+    let choosing: Vec<usize> = choosing(running, planned).collect();
+    let sequences = running.iter_mut().enumerate().filter(|(i, _)| choosing.contains(i));
+    let mut sequences: Vec<_> = sequences.map(|(_, sequence)| sequence.choosing()).collect();
+    choose_each(model.kernels(), logits, &mut sequences)
 }
 
 /// Returns the ids of a step that only continues answers.

@@ -2,9 +2,9 @@
 //!
 //! All inputs that vary are in one buffer of fixed size: ids, positions, rotary angles, block tables and attention
 //! tasks (`step_plan`). The host uploads it and launches the graph, which writes the logits to memory of its own.
-//! Recordings exist for 1 to 8 sequences, 16 and 32; padding rows read and write a page of their own. A shape is recorded after it
-//! has run several times. The first replay is compared with the same step run operation by operation; if they differ, or
-//! the device fails, one warning is logged and graphs are disabled for the store.
+//! Recordings exist for 1 to 8 sequences, 16 and 32; padding rows read and write a page of their own. A shape is
+//! recorded after it has run several times. The first replay is compared with the same step run operation by operation;
+//! if they differ, or the device fails, one warning is logged and graphs are disabled for the store.
 //!
 //! Steps that are not replayed are padded as well: with each new number of rows, the first matrix products take
 //! milliseconds longer, and padding leaves few numbers.

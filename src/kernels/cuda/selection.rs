@@ -51,6 +51,11 @@ mod tests {
                     assert_eq!(ids(found), ids(expected), "{k} of {n} on {:?}", tested.device);
                 }
             }
+            let every_third = tested.given(&random((40, 3), 4)).narrow(1, 1, 1).and_then(|x| x.squeeze(1));
+            let every_third = every_third.expect("a column");
+            let ids = |x: &Tensor| tested.kernels.largest_indices(x, 11).and_then(|ids| ids.to_vec1::<u32>());
+            let whole = every_third.contiguous().expect("memory");
+            assert_eq!(ids(&every_third).expect("a vector"), ids(&whole).expect("a vector"));
             let x = Tensor::zeros(3, DType::U32, &tested.device).expect("small");
             assert!(tested.kernels.largest_indices(&x, 2).is_err());
         }

@@ -43,8 +43,13 @@ pub(super) fn report_skipped(what: &str) {
 }
 
 impl Tested {
+    /// Copies a tensor of the device to the CPU, in f32.
+    pub(crate) fn host(&self, x: &Tensor) -> Tensor {
+        x.to_device(&Device::Cpu).and_then(|x| x.to_dtype(DType::F32)).expect("numeric")
+    }
+
     /// Converts a tensor of the CPU to the tested precision and copies it to the device.
-    pub(super) fn given(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn given(&self, x: &Tensor) -> Tensor {
         x.to_dtype(self.dtype).and_then(|x| x.to_device(&self.device)).expect("numeric")
     }
 

@@ -45,8 +45,8 @@ __device__ inline void sort_descending(uint64_t *keys, uint32_t n) {
 // x (R, width) to top (R, 2, k): indices, then elements as bits of f32. k is at most the width and the block's threads.
 // Grid (R), block CAPACITY / 2.
 //
-// The k-th largest maximum of a thread bounds the k-th largest element from below. Elements below the bound are dropped;
-// while the others exceed the capacity, the largest of those that were kept give a larger bound.
+// The k-th largest maximum of a thread bounds the k-th largest element from below. Elements below the bound are
+// dropped; while the others exceed the capacity, the largest of those that were kept give a larger bound.
 template <class T> __device__ void top_k_rows(const T *x, uint32_t *top, uint32_t width, uint32_t k) {
     __shared__ uint64_t keys[CAPACITY];
     __shared__ uint32_t n_kept;

@@ -4,13 +4,13 @@ use candle_core::{DType, Result, Tensor};
 
 use super::launch::{Executor, Launch, LaunchGeometry};
 use crate::kernels::TopK;
-use crate::kernels::top_k::of_rows;
+use crate::kernels::top_k::{MAX_TOP_K, of_rows};
 
-/// Number of threads of a block: half of the keys that `top_k.cu` sorts (`CAPACITY`), and the maximum of `k`.
-const THREADS: usize = 1024;
+/// Number of threads of a block: half of the keys that `top_k.cu` sorts (`CAPACITY`).
+const THREADS: usize = MAX_TOP_K;
 
-/// Computes [`crate::kernels::Kernels::top_k_rows`] in one launch, up to 1,024 elements of a row, and copies only those
-/// elements from the device; computes more on the host.
+/// Computes [`crate::kernels::Kernels::top_k_rows`] in one launch, up to [`MAX_TOP_K`] elements of a row, and copies
+/// only those elements from the device; computes more on the host.
 ///
 /// # Shapes
 /// `(R, width)` to `R` times `min(k, width)` elements in f32.
@@ -20,7 +20,7 @@ const THREADS: usize = 1024;
 pub(super) fn top_k_rows(executor: &dyn Executor, x: &Tensor, k: usize) -> Result<Vec<Option<TopK>>> {
     let (n_rows, width) = x.dims2()?;
     let k = k.clamp(1, width.max(1));
-    if k > THREADS || width == 0 || n_rows == 0 {
+    if k > MAX_TOP_K || width == 0 || n_rows == 0 {
         return of_rows(x, k);
     }
     let (x, top) = (x.contiguous()?, executor.empty((n_rows, 2, k).into(), DType::U32)?);
@@ -64,6 +64,13 @@ mod tests {
             // Many equal elements: rounded to eighths.
             let eighths = (random((2, 6000), 2) * 8.0).and_then(|x| x.round()? / 8.0).expect("numeric");
             assert_equal(&tested, "equal elements", &eighths, &[1, 20, 700]);
+            // Rows at a stride, and at least one element.
+            let wide = tested.given(&random((3, 90), 5));
+            let columns = wide.narrow(1, 7, 40).expect("columns");
+            let whole = columns.contiguous().expect("memory");
+            let top = |x: &Tensor, k| tested.kernels.top_k_rows(x, k).expect("a matrix");
+            assert_eq!(top(&columns, 9), top(&whole, 9));
+            assert_eq!(top(&whole, 0), top(&whole, 1));
             let x = Tensor::zeros((0, 4), DType::F32, &tested.device).expect("empty");
             assert_eq!(tested.kernels.top_k_rows(&x, 3).expect("rows"), []);
             let x = Tensor::zeros((1, 4), DType::U32, &tested.device).expect("small");
