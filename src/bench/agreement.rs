@@ -1,4 +1,4 @@
-//! Agreement of a device, a precision or a quantization with the same weights in f32 on the CPU, over one greedy answer.
+//! Agreement of a device, a precision or a quantization with the same weights in f32 on the CPU, over a greedy answer.
 //!
 //! After the first different token, two answers differ by their own history. Next tokens are therefore also compared
 //! after the same prefix of the reference's answer (teacher forcing), as are their distributions.

@@ -85,8 +85,8 @@ impl DecodeGraphs {
         self.is_disabled
     }
 
-    /// Counts a step of a shape that is not replayed. Returns whether it is to be recorded: after enough such steps, and
-    /// when a recording's capacity was exceeded.
+    /// Counts a step of a shape that is not replayed. Returns whether it is to be recorded: after enough such steps,
+    /// and when a recording's capacity was exceeded.
     fn is_due(&mut self, shape: StepShape) -> bool {
         if shape.n_rows > MAX_RECORDED_ROWS {
             return false;
