@@ -2,8 +2,8 @@
 //!
 //! The order of the filters is that of transformers (`generation/logits_process.py`): the rules of [`super::rules`],
 //! temperature, top-k, top-p over the probabilities of the top-k ids. Top-k keeps exactly `k` ids, of equal logits the
-//! first; transformers also keeps the others that equal the last one. The drawing is that of
-//! `candle_transformers::generation`.
+//! first; transformers also keeps the others that equal the last one. `candle_transformers::generation` draws from what
+//! the filters leave.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
@@ -15,6 +15,11 @@ use super::rules::{LogitRules, PromptHistory};
 use crate::error::Error;
 use crate::kernels::top_k::{MAX_TOP_K, argmax, top_k};
 use crate::kernels::{Kernels, TopK};
+
+/// Number of best ids among which the nucleus of top-p is looked for first.
+const FIRST_NUCLEUS: usize = 64;
+/// Factor of this number while the nucleus is larger.
+const NUCLEUS_GROWTH: usize = 16;
 
 /// Sampling of the next id. Options left out are those of the checkpoint's `generation_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -57,10 +62,11 @@ pub struct Decoding {
 
 /// Chooses ids, one after the other.
 pub(crate) struct Sampler {
-    /// Draws after temperature and top-p; unused for greedy sampling.
+    /// Draws after top-k and top-p; unused for greedy sampling.
     processor: LogitsProcessor,
     is_greedy: bool,
     top_k: Option<usize>,
+    top_p: Option<f64>,
     /// Reciprocal of the temperature.
     scale: f32,
     rules: LogitRules,
@@ -82,17 +88,13 @@ impl Sampler {
     /// Makes a sampler at the beginning of its random sequence, after a prompt.
     pub(crate) fn new(decoding: &Decoding, prompt: PromptHistory) -> Self {
         let temperature = decoding.temperature;
-        // The best id stays however small the probability is.
-        let top_p = decoding.top_p.filter(|&p| p < 1.0).map(|p| p.max(f32::MIN_POSITIVE.into()));
-        let sampling = match top_p {
-            _ if temperature <= 0.0 => Sampling::ArgMax,
-            None => Sampling::All { temperature },
-            Some(p) => Sampling::TopP { p, temperature },
-        };
+        let is_greedy = temperature <= 0.0;
+        let sampling = if is_greedy { Sampling::ArgMax } else { Sampling::All { temperature } };
         Self {
             processor: LogitsProcessor::from_sampling(decoding.seed, sampling),
-            is_greedy: temperature <= 0.0,
+            is_greedy,
             top_k: decoding.top_k.filter(|&k| k > 0),
+            top_p: decoding.top_p.filter(|&p| p < 1.0),
             scale: (1.0 / temperature) as f32,
             rules: decoding.rules.clone(),
             prompt,
@@ -132,23 +134,61 @@ impl Sampler {
     /// # Errors
     /// When a logit is NaN, or none is finite.
     fn draw(&mut self, logits: &[f32]) -> Result<u32> {
-        match self.top_k {
-            Some(k) if k < logits.len() => self.draw_of_top(top_k(logits, k)),
-            _ => self.draw_index(logits),
+        match (self.top_k.filter(|&k| k < logits.len()), self.top_p) {
+            (Some(k), _) => self.draw_of_top(top_k(logits, k)),
+            (None, Some(p)) => {
+                let nucleus = self.nucleus(logits, p)?;
+                self.draw_of(&nucleus)
+            }
+            (None, None) => self.draw_index(logits),
         }
     }
 
-    /// Draws an id of the largest logits; `None` for logits that are not finite.
+    /// Draws an id of the largest logits, after top-p; `None` for logits that are not finite.
     ///
     /// # Errors
     /// For `None`.
     fn draw_of_top(&mut self, top: Option<TopK>) -> Result<u32> {
-        let TopK { ids, values } = top.ok_or_else(not_finite)?;
-        let index = self.draw_index(&values)?;
-        Ok(ids[index as usize])
+        let mut top = top.ok_or_else(not_finite)?;
+        if let Some(p) = self.top_p {
+            let weights = self.weights(&top.values, top.values[0]);
+            top = top.truncated(n_reaching(weights.clone(), p * weights.sum::<f64>()));
+        }
+        self.draw_of(&top)
     }
 
-    /// Draws an index by logits after top-k.
+    /// Returns the smallest set of best ids whose probabilities reach `p` (arXiv 1904.09751, section 3.1).
+    ///
+    /// # Errors
+    /// When a logit is NaN, or none is finite.
+    fn nucleus(&self, logits: &[f32], p: f64) -> Result<TopK> {
+        let mut k = FIRST_NUCLEUS;
+        let mut total = None;
+        loop {
+            let top = top_k(logits, k).ok_or_else(not_finite)?;
+            let largest = top.values[0];
+            let total = *total.get_or_insert_with(|| self.weights(logits, largest).sum::<f64>());
+            let n = n_reaching(self.weights(&top.values, largest), p * total);
+            if n <= top.ids.len() || top.ids.len() == logits.len() {
+                return Ok(top.truncated(n));
+            }
+            k *= NUCLEUS_GROWTH;
+        }
+    }
+
+    /// Returns the probabilities of logits after the temperature, relative to that of the largest logit.
+    fn weights<'l>(&self, logits: &'l [f32], largest: f32) -> impl Iterator<Item = f64> + Clone + use<'l> {
+        let scale = self.scale;
+        logits.iter().map(move |logit| f64::from(((logit - largest) * scale).exp()))
+    }
+
+    /// Draws an id of those that the filters have left.
+    fn draw_of(&mut self, left: &TopK) -> Result<u32> {
+        let index = self.draw_index(&left.values)?;
+        Ok(left.ids[index as usize])
+    }
+
+    /// Draws an index by logits after the filters.
     ///
     /// # Errors
     /// When a logit is NaN, or none is finite.
@@ -270,6 +310,16 @@ fn elements(x: &Tensor) -> Result<Vec<f32>> {
     x.flatten_all()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec1()
 }
 
+/// Returns the number of leading weights whose sum reaches `least`, at least one; more than there are if none does.
+fn n_reaching(weights: impl Iterator<Item = f64>, least: f64) -> usize {
+    let mut sum = 0.0;
+    let below = weights.take_while(|weight| {
+        sum += weight;
+        sum < least
+    });
+    below.count() + 1
+}
+
 /// Returns the error of a sequence without a largest logit.
 fn not_finite() -> candle_core::Error {
     Error::invalid("the model's logits are not finite").with_hint("damaged weights, or try --dtype f32").into()
@@ -352,6 +402,29 @@ mod tests {
         // Of a smaller vocabulary, all; of none, no top-k.
         assert_eq!(drawn(Some(0), 0.75), drawn(None, 0.75));
         assert_eq!(drawn(Some(9), 0.75), drawn(None, 0.75));
+    }
+
+    #[test]
+    fn the_nucleus_is_the_smallest_set_that_reaches_its_probability() {
+        let of_size =
+            |n: usize, spread: f64| random(n, 8).and_then(|x| (x * spread)?.to_vec1::<f32>()).expect("numeric");
+        for (logits, temperature) in [(of_size(7, 1.0), 1.0), (of_size(5000, 0.1), 1.0), (of_size(5000, 9.0), 0.7)] {
+            let sampler = sampler(&Decoding { temperature, ..Decoding::default() });
+            let weight = |logit: f32| (f64::from(logit) / temperature).exp();
+            let total: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+            for p in [1e-9, 0.01, 0.3, 0.9, 0.999] {
+                let TopK { ids, values } = sampler.nucleus(&logits, p).expect("finite");
+                let reached: f64 = values.iter().map(|&logit| weight(logit)).sum::<f64>() / total;
+                let last = weight(values[values.len() - 1]) / total;
+                assert!(reached > p - 1e-5 && reached - last < p + 1e-5, "{p}: {reached} with {} ids", ids.len());
+                assert!(values.is_sorted_by(|a, b| a >= b));
+                assert!(ids.iter().zip(&values).all(|(&id, &value)| logits[id as usize] == value));
+            }
+        }
+        // Of equal logits, the first.
+        let found = sampler(&Decoding { temperature: 1.0, ..Decoding::default() }).nucleus(&[0.5; 4000], 0.5);
+        assert_eq!(found.expect("finite").ids, (0..2000).collect::<Vec<_>>());
+        assert!(sampler(&Decoding::default()).nucleus(&[0.0, f32::NAN], 0.5).is_err());
     }
 
     #[test]
