@@ -149,12 +149,11 @@ impl Sampler {
     /// # Errors
     /// For `None`.
     fn draw_of_top(&mut self, top: Option<TopK>) -> Result<u32> {
-        let mut top = top.ok_or_else(not_finite)?;
-        if let Some(p) = self.top_p {
-            let weights = self.weights(&top.values, top.values[0]);
-            top = top.truncated(n_reaching(weights.clone(), p * weights.sum::<f64>()));
-        }
-        self.draw_of(&top)
+        let top = top.ok_or_else(not_finite)?;
+        let Some(p) = self.top_p else { return self.draw_of(&top) };
+        let weights = self.weights(&top.values, top.values[0]);
+        let n = n_reaching(weights.clone(), p * weights.sum::<f64>());
+        self.draw_of(&top.truncated(n))
     }
 
     /// Returns the smallest set of best ids whose probabilities reach `p` (arXiv 1904.09751, section 3.1).
@@ -406,8 +405,7 @@ mod tests {
 
     #[test]
     fn the_nucleus_is_the_smallest_set_that_reaches_its_probability() {
-        let of_size =
-            |n: usize, spread: f64| random(n, 8).and_then(|x| (x * spread)?.to_vec1::<f32>()).expect("numeric");
+        let of_size = |n: usize, spread: f64| (random(n, 8) * spread).and_then(|x| x.to_vec1::<f32>()).expect("f32");
         for (logits, temperature) in [(of_size(7, 1.0), 1.0), (of_size(5000, 0.1), 1.0), (of_size(5000, 9.0), 0.7)] {
             let sampler = sampler(&Decoding { temperature, ..Decoding::default() });
             let weight = |logit: f32| (f64::from(logit) / temperature).exp();
