@@ -43,7 +43,7 @@ demo: build ## build, then ask the built-in model about the sample clip
 
 # One recipe, cheapest check first: a formatting error should not cost a full build. Times on 2 cores.
 test: setup ## everything that CI checks, slow tests included
-	@echo "a cold build takes about 12 minutes, a warm one 3; then tests about 6; make quick leaves out the slow ones"
+	@echo "a cold build takes 10 to 20 minutes, a warm one 3 to 6; then tests 6 to 8; make quick leaves out the slow ones"
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked -- --include-ignored
