@@ -105,12 +105,12 @@ parity() { # NAME DTYPE FLAGS: compares all cases, sets `same`, `total`, `repeat
   done < "$cases"
 }
 # Next ids after the same prefixes: after the first different id, two answers differ by their own history.
-agreement() { # DTYPE: sets `next_same` and `next_total`
+agreement() { # DTYPE: sets `next_same` and `next_total`, to 0 if a case fails
   next_same=0 next_total=0
   local case video flags
   while IFS=$'\t' read -r case video flags; do
     # shellcheck disable=SC2086
-    run "agreement-$case-$1" "$vidense" bench agreement "$video" "How many objects are there?" --device "$device" --dtype "$1" -- $flags
+    run "agreement-$case-$1" "$vidense" bench agreement "$video" "How many objects are there?" --device "$device" --dtype "$1" -- $flags || { next_same=0 next_total=0; return; }
     next_same=$((next_same + $(number "$out/logs/agreement-$case-$1.json" equal_next_ids) + 0))
     next_total=$((next_total + $(number "$out/logs/agreement-$case-$1.json" tokens) + 0))
   done < "$cases"

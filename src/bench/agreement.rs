@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::exec::Stop;
 use crate::kernels::top_k::argmax;
 use crate::language::Llama;
-use crate::pipeline::{FirstQuestion, LoadedModel, OnOpen, Opening, encode_video, open_with};
+use crate::pipeline::{FirstQuestion, Limits, LoadedModel, OnOpen, Opening, Stages, VideoOptions, VideoRef, open_with};
 use crate::spec::{Document, Plan, Quantization, VisionPlan};
 use crate::video::ReadLimits;
 
@@ -29,6 +29,8 @@ pub struct AgreementTask<'a> {
     pub video: &'a Path,
     /// Question.
     pub question: &'a str,
+    /// Limits of reading and encoding the video.
+    pub limits: Limits,
     /// Callback for warnings and progress of both models.
     pub on_open: OnOpen,
 }
@@ -103,11 +105,15 @@ fn reference_plan(plan: &Plan) -> Plan {
 
 impl PromptedModel {
     fn open(plan: Plan, task: &AgreementTask<'_>) -> std::result::Result<Self, Error> {
-        let first = FirstQuestion { video: task.video, question: task.question, read: ReadLimits::default() };
+        let AgreementTask { video, question, limits, .. } = *task;
+        let read = ReadLimits { stall: limits.stall, links: limits.links, ..ReadLimits::default() };
+        let first = FirstQuestion { video, question, read };
         let on_open = task.on_open.clone();
         let model = open_with(plan, &Opening { document: &Document::empty(), first: Some(first), on_open })?;
-        let video = encode_video(&model.vlm, task.video, &model.plan, &|_| {})?;
-        let prompt = model.asking().prompt_parts(&video, task.question)?;
+        let on_progress = |_: &VideoRef, _| {};
+        let options = VideoOptions { limits, scanned: model.scanned.as_ref(), ..VideoOptions::default() };
+        let encoded = Stages::new(&model.vlm, &model.plan, &on_progress).with(options).encode_one(video)?;
+        let prompt = model.asking().prompt_parts(&encoded, question)?;
         Ok(Self { model, prompt })
     }
 

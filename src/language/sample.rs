@@ -213,7 +213,7 @@ pub(crate) struct Choosing<'s> {
 enum RowLogits<'l> {
     /// Id of the largest logit; `None` for a row that is not finite.
     Largest(Option<u32>),
-    /// Largest logits, as many or more; `None` for a row that is not finite.
+    /// Largest logits, and the number of them that is read; `None` for a row that is not finite.
     Top(Option<TopK>, usize),
     /// Logits of all ids, `(vocab_size)`.
     All(&'l [f32]),
@@ -223,7 +223,7 @@ impl Choosing<'_> {
     /// Returns the next id.
     ///
     /// # Errors
-    /// Those of [`Sampler::next`].
+    /// As [`Sampler::next`].
     fn next(&mut self, logits: RowLogits<'_>) -> Result<u32> {
         match logits {
             RowLogits::Largest(id) => id.ok_or_else(not_finite),
@@ -241,7 +241,7 @@ impl Choosing<'_> {
 /// `logits (R, vocab_size)` in the precision of `kernels`, or in f32.
 ///
 /// # Errors
-/// When candle fails, before any id is drawn. For each sequence those of [`Sampler::next`].
+/// When candle fails, before any id is drawn. An id fails as in [`Sampler::next`].
 pub(crate) fn choose_each(
     kernels: &dyn Kernels,
     logits: &Tensor,

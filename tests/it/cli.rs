@@ -436,6 +436,9 @@ fn bench_agreement_compares_with_f32_on_the_cpu() {
     assert!(kl > 0.0 && kl < 0.5, "{half}");
     assert_refused(&run(&["bench", "agreement", "nothing.mp4"]), "nothing.mp4: no such file");
     assert_refused(&run(&["bench", "agreement", VIDEO, "--", "--quant", "q9"]), "q9");
+    for flag in ["--max-new-tokens", "--top-k", "--seed"] {
+        assert_refused(&run(&["bench", "agreement", VIDEO, "--", flag, "5"]), &format!("{flag}: not used; hint: "));
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::DType;
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use vidense::bench::{
     AgreementTask, AskBench, AskTask, BenchTarget, CheckpointTask, DeviceLimits, LanguageSize, LanguageTask,
     LogitComparison, RunBench, RunTask, TowerName, bench_agreement, bench_ask, bench_language, bench_run, bench_tower,
@@ -175,14 +176,15 @@ impl Bench {
             }
             Workload::Agreement { video, question, new, arguments } => {
                 let arguments = [flags.arguments(), arguments].concat();
-                let mut plan = AskArguments::parse_from(["ask".to_owned()].into_iter().chain(arguments)).plan.plan()?;
+                let flags = plan_of_greedy_answers(arguments)?;
+                let (mut plan, limits) = (flags.plan()?, flags.limits());
                 plan.generate.max_new_tokens = usize::from(new);
                 let on_open = Arc::new(|event: OpenEvent<'_>| match event {
                     OpenEvent::Warning(warning) => output::warning(warning),
                     OpenEvent::Note(note) => output::note(note),
                     OpenEvent::Loading { .. } | OpenEvent::Read { .. } | OpenEvent::Loaded => {}
                 });
-                let task = AgreementTask { plan: &plan, video: &video, question: &question, on_open };
+                let task = AgreementTask { plan: &plan, video: &video, question: &question, limits, on_open };
                 output::json(&bench_agreement(&task)?)
             }
             Workload::Run { pipeline, videos, questions, batch, sequences, arguments } => {
@@ -229,6 +231,17 @@ impl Bench {
 struct AskArguments {
     #[command(flatten)]
     plan: PlanArgs,
+}
+
+/// Returns the flags of `ask` of a comparison of greedy answers. Flags of sampling are refused: nothing would use them.
+fn plan_of_greedy_answers(arguments: Vec<String>) -> anyhow::Result<PlanArgs> {
+    const UNUSED: [&str; 6] = ["max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "seed"];
+    let matches = AskArguments::command().get_matches_from(["ask".to_owned()].into_iter().chain(arguments));
+    let is_given = |name: &&&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    if let Some(name) = UNUSED.iter().find(is_given) {
+        anyhow::bail!("--{}: not used; hint: the answers are greedy, of --new tokens", name.replace('_', "-"));
+    }
+    Ok(AskArguments::from_arg_matches(&matches)?.plan)
 }
 
 /// Flags `--device` and `--dtype`.
