@@ -31,8 +31,10 @@ pub(crate) use packed::{MatrixRows, PackedMatrix, pack_transpose};
 
 /// Bytes of a block of activations, which stays in the L2 cache while the weight is streamed.
 const BLOCK: usize = 384 << 10;
-/// Least number of tiles in a block, however long their rows are: the weight is streamed once for all of them.
+/// Least number of tiles in a block, however long their rows are: the weight is streamed once for all of them. Of high
+/// tiles, as many as have `MIN_ROWS` rows are enough.
 const MIN_TILES: usize = 4;
+const MIN_ROWS: usize = 48;
 /// Elements of the depth over which all tiles of a block accumulate before the next: their part of a panel stays in the
 /// cache.
 const DEPTH: usize = 512;
@@ -201,7 +203,8 @@ fn prologued<'x>(x: &'x [f32], depth: usize, prologue: Prologue<'_>) -> Cow<'x, 
 /// Returns the number of rows of a block: about as many as fit into the cache, balanced over the threads.
 fn rows_per_block<P: Panels>(rows: usize, w: &P) -> usize {
     let (threads, n_tiles) = (rayon::current_num_threads(), rows.div_ceil(w.height()));
-    let most = (BLOCK / (w.row_bytes() * w.height())).max(MIN_TILES);
+    let fewest = MIN_TILES.min(MIN_ROWS.div_ceil(w.height()));
+    let most = (BLOCK / (w.row_bytes() * w.height())).max(fewest);
     let fewest_rounds = n_tiles.div_ceil(most * threads).max(1);
     // Tiles of the busiest thread; of equal numbers the larger blocks are taken.
     let busiest = |rounds: &usize| rounds * n_tiles.div_ceil(rounds * threads);

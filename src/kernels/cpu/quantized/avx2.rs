@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{PER_SUPER, QuantTile, by_rows};
-use super::rows::{Scale, block_rows};
-use super::{BLOCK, QuantFormat, SUPER_BLOCK, Target, WIDTH};
+use super::kernel::{QuantTile, by_rows};
+use super::rows::SuperScale;
+use super::{BLOCK, PER_SUPER, QuantFormat, SUPER_BLOCK, Target, WIDTH};
 
 /// Writes a tile.
 ///
@@ -16,7 +16,7 @@ use super::{BLOCK, QuantFormat, SUPER_BLOCK, Target, WIDTH};
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn tile(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     // SAFETY: as the caller says.
-    unsafe { by_rows!(tile, target, q8_0_256, q4_k_256, 1 2 3 4) }
+    unsafe { by_rows!(tile, target, Q8_0 => q8_0_256: 1 2 3 4; Q4K => q4_k_256: 1 2 3 4;) }
 }
 
 /// Broadcasts four elements of a row to each column.
@@ -43,7 +43,7 @@ fn add_products(dot: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
 unsafe fn q8_0_256<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     for side in 0..2 {
         let mut sums = [_mm256_setzero_ps(); ROWS];
-        let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.scales.as_ptr());
+        let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.block_scales.as_ptr());
         let (mut quants, mut halves) = (tile.weights.quants.as_ptr(), tile.weights.halves.as_ptr());
         for _ in 0..tile.depth / BLOCK {
             // SAFETY: each block has 8 lines and 16 scales, and of each row 32 elements and a scale.
@@ -63,7 +63,7 @@ unsafe fn q8_0_256<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<
                     let scale = _mm256_mul_ps(d, _mm256_set1_ps((*scales.add(row)).scale));
                     *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
                 }
-                (x, scales) = (x.add(block_rows(ROWS) * BLOCK), scales.add(ROWS));
+                (x, scales) = (x.add(ROWS * BLOCK), scales.add(ROWS));
                 (quants, halves) = (quants.add(8), halves.add(1));
             }
         }
@@ -79,16 +79,15 @@ unsafe fn q4_k_256<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<
     let low = _mm256_set1_epi8(0xf);
     for side in 0..2 {
         let mut sums = [_mm256_setzero_ps(); ROWS];
-        let (mut x, mut scales) = (tile.left.elements.as_ptr(), tile.left.scales.as_ptr());
-        let (mut quants, mut bytes) = (tile.weights.quants.as_ptr(), tile.weights.bytes.as_ptr());
+        let mut x = tile.left.elements.as_ptr();
+        let mut quants = tile.weights.quants.as_ptr();
         for super_block in 0..tile.depth / SUPER_BLOCK {
-            // SAFETY: a super-block has two lines of halves, each of its blocks 4 lines and two lines of bytes, and
-            // of each row 32 elements and a scale.
+            // SAFETY: a super-block has two lines of halves and 16 of bytes, each of its blocks 4 lines and 32 elements
+            // of each row, and each row a scale.
             unsafe {
-                let halves = tile.weights.halves.as_ptr().add(2 * super_block);
-                let half = |line: usize| _mm256_cvtph_ps(_mm_loadu_si128(halves.add(line).cast::<__m128i>().add(side)));
-                let (d_of_super, m_of_super) = (half(0), half(1));
-                for _ in 0..PER_SUPER {
+                let bytes = tile.weights.bytes.as_ptr().add(2 * PER_SUPER * super_block);
+                let mut scaled = [_mm256_setzero_ps(); ROWS];
+                for block in 0..PER_SUPER {
                     let mut dots = [_mm256_setzero_si256(); ROWS];
                     for line in 0..4 {
                         let two = _mm256_load_si256(quants.add(line).cast::<__m256i>().add(side));
@@ -100,16 +99,30 @@ unsafe fn q4_k_256<const ROWS: usize>(tile: &QuantTile<'_>, target: &mut Target<
                             *dot = add_products(*dot, second, four_256(x.add(4)));
                         }
                     }
-                    let d = _mm256_mul_ps(d_of_super, bytes_256(bytes.cast::<u8>().add(8 * side)));
-                    let m = _mm256_mul_ps(m_of_super, bytes_256(bytes.add(1).cast::<u8>().add(8 * side)));
-                    for (row, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-                        let Scale { scale, sum: of_row, .. } = *scales.add(row);
-                        let scale = _mm256_mul_ps(d, _mm256_set1_ps(scale));
-                        *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *sum);
-                        *sum = _mm256_fnmadd_ps(m, _mm256_set1_ps(of_row), *sum);
+                    let scale = bytes_256(bytes.add(block).cast::<u8>().add(WIDTH / 2 * side));
+                    for (scaled, dot) in scaled.iter_mut().zip(dots) {
+                        *scaled = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *scaled);
                     }
-                    (x, scales) = (x.add(block_rows(ROWS) * BLOCK), scales.add(ROWS));
-                    (quants, bytes) = (quants.add(4), bytes.add(2));
+                    (x, quants) = (x.add(ROWS * BLOCK), quants.add(4));
+                }
+                let halves = tile.weights.halves.as_ptr().add(2 * super_block);
+                let half = |line: usize| _mm256_cvtph_ps(_mm_loadu_si128(halves.add(line).cast::<__m128i>().add(side)));
+                let (d, m) = (half(0), half(1));
+                let pairs = bytes.add(PER_SUPER).cast::<u8>().add(WIDTH * side);
+                let mut minima = [_mm256_setzero_si256(); PER_SUPER / 2];
+                for (pair, minima) in minima.iter_mut().enumerate() {
+                    *minima = _mm256_cvtepu8_epi16(_mm_loadu_si128(pairs.add(2 * WIDTH * pair).cast()));
+                }
+                for (row, (sum, scaled)) in sums.iter_mut().zip(scaled).enumerate() {
+                    let SuperScale { scale, sums: block_sums } =
+                        &*tile.left.super_scales.as_ptr().add(super_block * ROWS + row);
+                    let mut dot = _mm256_setzero_si256();
+                    for (pair, minima) in minima.iter().enumerate() {
+                        let two = block_sums.as_ptr().add(2 * pair).cast::<i32>().read_unaligned();
+                        dot = _mm256_add_epi32(dot, _mm256_madd_epi16(*minima, _mm256_set1_epi32(two)));
+                    }
+                    let part = _mm256_fnmadd_ps(m, _mm256_cvtepi32_ps(dot), _mm256_mul_ps(d, scaled));
+                    *sum = _mm256_fmadd_ps(_mm256_set1_ps(*scale), part, *sum);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::kernels::cpu::memory::{filled, reserved};
 
-use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
+use super::{BLOCK, PER_SUPER, QuantFormat, SUPER_BLOCK, WIDTH};
 
 /// Four elements of each column, or eight of half a byte: the operand of one instruction, a cache line.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,8 @@ pub(super) struct Blocks {
     quants: Vec<QuantLine>,
     /// f16 bits. `q8_0`: a scale a block. `q4_k`: for each super-block, a scale of scales, then one of minima.
     halves: Vec<[u16; WIDTH]>,
-    /// `q4_k`: a scale, then a minimum a block.
+    /// `q4_k`: the scales of a super-block's eight blocks, a line each, then the minima of its blocks in pairs, two
+    /// lines a pair: a column's two minima are neighbours.
     bytes: Vec<[u8; WIDTH]>,
 }
 
@@ -142,11 +143,13 @@ impl PanelMut<'_> {
             for (i, block) in row.chunks_exact(SIZE).enumerate() {
                 self.halves[2 * i][column] = u16::from_le_bytes([block[0], block[1]]);
                 self.halves[2 * i + 1][column] = u16::from_le_bytes([block[2], block[3]]);
-                for j in 0..8 {
+                let bytes = &mut self.bytes[2 * PER_SUPER * i..][..2 * PER_SUPER];
+                let (scales, minima) = bytes.split_at_mut(PER_SUPER);
+                for (j, scales) in scales.iter_mut().enumerate() {
+                    let block_index = PER_SUPER * i + j;
                     let (scale, minimum) = scale_and_minimum(&block[4..16], j);
-                    let block_index = 8 * i + j;
-                    self.bytes[2 * block_index][column] = scale;
-                    self.bytes[2 * block_index + 1][column] = minimum;
+                    scales[column] = scale;
+                    minima.as_flattened_mut()[2 * (j / 2 * WIDTH + column) + j % 2] = minimum;
                     let half_byte = |k: usize| block[16 + j / 2 * 32 + k] >> (4 * (j % 2)) & 0xf;
                     for (l, line) in self.quants[4 * block_index..][..4].iter_mut().enumerate() {
                         for k in 0..4 {

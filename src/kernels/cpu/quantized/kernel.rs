@@ -7,23 +7,18 @@ use std::sync::OnceLock;
 use half::f16;
 
 use super::blocks::{Panel, QuantLine};
-use super::rows::{TileRows, block_rows};
-use super::{BLOCK, QuantFormat, SUPER_BLOCK, WIDTH};
+use super::rows::{BlockScale, TileRows};
+use super::{BLOCK, PER_SUPER, QuantFormat, SUPER_BLOCK, WIDTH};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::kernels::cpu::gemm::Target;
 
-/// Blocks that share the scales of their scales.
-#[cfg(target_arch = "x86_64")]
-pub(super) const PER_SUPER: usize = SUPER_BLOCK / BLOCK;
-
-/// Calls a function with the number of rows as a constant.
+/// Calls the function of a tile's format with the number of rows as a constant.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_rows {
-    ($tile:ident, $target:ident, $q8_0:ident, $q4_k:ident, $($rows:literal)*) => {
+    ($tile:ident, $target:ident, $($format:ident => $function:ident: $($rows:literal)*;)*) => {
         match ($tile.weights.format, $tile.rows) {
-            $((QuantFormat::Q8_0, $rows) => $q8_0::<$rows>($tile, $target),)*
-            $((QuantFormat::Q4K, $rows) => $q4_k::<$rows>($tile, $target),)*
+            $($((QuantFormat::$format, $rows) => $function::<$rows>($tile, $target),)*)*
             _ => unreachable!("a tile of {} rows: `QuantKernel::tile` checks it", $tile.rows),
         }
     };
@@ -45,11 +40,17 @@ pub(super) struct QuantTile<'a> {
     pub(super) prefetch: &'a [QuantLine],
 }
 
+/// MR of each format.
+#[derive(Debug)]
+struct Heights {
+    q8_0: usize,
+    q4_k: usize,
+}
+
 /// Microkernel for quantized weights.
 #[derive(Debug)]
 pub(crate) struct QuantKernel {
-    /// MR: rows of a tile.
-    pub(super) height: usize,
+    heights: Heights,
     pub(super) name: &'static str,
     run: fn(&QuantTile<'_>, &mut Target<'_>),
 }
@@ -62,7 +63,11 @@ impl QuantKernel {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni") {
                 // SAFETY: the features are there.
-                return Self { height: 12, name: "avx512vnni", run: |t, y| unsafe { avx512::tile(t, y) } };
+                return Self {
+                    heights: Heights { q8_0: 12, q4_k: 24 },
+                    name: "avx512vnni",
+                    run: |t, y| unsafe { avx512::tile(t, y) },
+                };
             }
             if has!("avx2") && has!("fma") && has!("f16c") {
                 return Self::avx2();
@@ -74,12 +79,20 @@ impl QuantKernel {
     #[cfg(target_arch = "x86_64")]
     fn avx2() -> Self {
         // SAFETY: only made where the features are there.
-        Self { height: 4, name: "avx2", run: |t, y| unsafe { avx2::tile(t, y) } }
+        Self { heights: Heights { q8_0: 4, q4_k: 4 }, name: "avx2", run: |t, y| unsafe { avx2::tile(t, y) } }
     }
 
     /// Returns the scalar kernel, which runs on every processor.
     pub(crate) fn portable() -> Self {
-        Self { height: 4, name: "portable", run: portable }
+        Self { heights: Heights { q8_0: 4, q4_k: 4 }, name: "portable", run: portable }
+    }
+
+    /// MR: rows of a tile with weights in `format`.
+    pub(super) fn height(&self, format: QuantFormat) -> usize {
+        match format {
+            QuantFormat::Q8_0 => self.heights.q8_0,
+            QuantFormat::Q4K => self.heights.q4_k,
+        }
     }
 
     /// Writes a tile.
@@ -89,6 +102,10 @@ impl QuantKernel {
     pub(super) fn tile(&self, tile: &QuantTile<'_>, target: &mut Target<'_>) {
         let QuantTile { rows, depth, left, weights, .. } = tile;
         let n_blocks = depth / BLOCK;
+        let has_scales = match weights.format {
+            QuantFormat::Q8_0 => left.block_scales.len() >= rows * n_blocks,
+            QuantFormat::Q4K => left.super_scales.len() >= rows * depth / SUPER_BLOCK,
+        };
         let has_weights = match weights.format {
             QuantFormat::Q8_0 => weights.quants.len() >= 8 * n_blocks && weights.halves.len() >= n_blocks,
             QuantFormat::Q4K => {
@@ -99,10 +116,10 @@ impl QuantKernel {
             }
         };
         assert!(
-            (1..=self.height).contains(rows)
+            (1..=self.height(weights.format)).contains(rows)
                 && depth.is_multiple_of(BLOCK)
-                && left.elements.len() >= block_rows(*rows) * depth
-                && left.scales.len() >= rows * n_blocks
+                && left.elements.len() >= rows * depth
+                && has_scales
                 && has_weights
                 && (1..=WIDTH).contains(&target.columns)
                 && target.elements.len() >= (rows - 1) * target.stride + target.columns,
@@ -117,32 +134,55 @@ impl QuantKernel {
 /// Computes a tile by scalar code.
 fn portable(tile: &QuantTile<'_>, target: &mut Target<'_>) {
     for row in 0..tile.rows {
-        let mut sums = [0.0f32; WIDTH];
-        for block in 0..tile.depth / BLOCK {
-            let x = &tile.left.elements[(block * block_rows(tile.rows) + row) * BLOCK..][..BLOCK];
-            let scale = tile.left.scales[block * tile.rows + row];
-            let dots = dots(tile.weights, block, x);
-            for (column, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
-                let half = |i: usize| f16::from_bits(tile.weights.halves[i][column]).to_f32();
-                match tile.weights.format {
-                    QuantFormat::Q8_0 => *sum = (dot as f32).mul_add(half(block) * scale.scale, *sum),
-                    QuantFormat::Q4K => {
-                        let (super_block, byte) =
-                            (block * BLOCK / SUPER_BLOCK, |i: usize| f32::from(tile.weights.bytes[i][column]));
-                        let (d, m) =
-                            (half(2 * super_block) * byte(2 * block), half(2 * super_block + 1) * byte(2 * block + 1));
-                        *sum = (dot as f32).mul_add(d * scale.scale, *sum);
-                        *sum = (-m).mul_add(scale.sum, *sum);
-                    }
-                }
-            }
-        }
+        let sums = match tile.weights.format {
+            QuantFormat::Q8_0 => q8_0(tile, row),
+            QuantFormat::Q4K => q4_k(tile, row),
+        };
         target.elements[row * target.stride..][..target.columns].copy_from_slice(&sums[..target.columns]);
     }
 }
 
-/// Computes the sums of products within a block for each column.
-fn dots(weights: &Panel<'_>, block: usize, x: &[i8]) -> [i32; WIDTH] {
+/// Computes a row of a tile with weights in `q8_0`.
+fn q8_0(tile: &QuantTile<'_>, row: usize) -> [f32; WIDTH] {
+    let mut sums = [0.0; WIDTH];
+    for block in 0..tile.depth / BLOCK {
+        let BlockScale { scale, .. } = tile.left.block_scales[block * tile.rows + row];
+        let dots = dots(tile, block, row);
+        for (column, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
+            let d = f16::from_bits(tile.weights.halves[block][column]).to_f32();
+            *sum = (dot as f32).mul_add(d * scale, *sum);
+        }
+    }
+    sums
+}
+
+/// Computes a row of a tile with weights in `q4_k`.
+fn q4_k(tile: &QuantTile<'_>, row: usize) -> [f32; WIDTH] {
+    let mut sums = [0.0; WIDTH];
+    for super_block in 0..tile.depth / SUPER_BLOCK {
+        let scales = &tile.left.super_scales[super_block * tile.rows + row];
+        let bytes = tile.weights.bytes[2 * PER_SUPER * super_block..][..2 * PER_SUPER].as_flattened();
+        let (factors, minima) = bytes.split_at(PER_SUPER * WIDTH);
+        let mut scaled = [0.0f32; WIDTH];
+        for (i, factors) in factors.chunks_exact(WIDTH).enumerate() {
+            let dots = dots(tile, PER_SUPER * super_block + i, row);
+            for (scaled, (dot, &factor)) in scaled.iter_mut().zip(dots.into_iter().zip(factors)) {
+                *scaled = (dot as f32).mul_add(f32::from(factor), *scaled);
+            }
+        }
+        for (column, (sum, scaled)) in sums.iter_mut().zip(scaled).enumerate() {
+            let minima = minima.chunks_exact(2 * WIDTH).flat_map(|pair| &pair[2 * column..][..2]);
+            let dot: i32 = scales.sums.iter().zip(minima).map(|(&sum, &m)| i32::from(sum) * i32::from(m)).sum();
+            let [d, m] = [0, 1].map(|i| f16::from_bits(tile.weights.halves[2 * super_block + i][column]).to_f32());
+            *sum = scales.scale.mul_add((-m).mul_add(dot as f32, d * scaled), *sum);
+        }
+    }
+    sums
+}
+
+/// Computes the sums of products within a block of a row for each column.
+fn dots(tile: &QuantTile<'_>, block: usize, row: usize) -> [i32; WIDTH] {
+    let (weights, x) = (tile.weights, &tile.left.elements[(block * tile.rows + row) * BLOCK..][..BLOCK]);
     let mut dots = [0; WIDTH];
     let mut add = |column: usize, weight: i32, x: i8| dots[column] += weight * i32::from(x);
     match weights.format {
