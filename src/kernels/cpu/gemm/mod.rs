@@ -31,9 +31,9 @@ pub(crate) use packed::{MatrixRows, PackedMatrix, pack_transpose};
 
 /// Bytes of a block of activations, which stays in the L2 cache while the weight is streamed.
 const BLOCK: usize = 384 << 10;
-/// Least number of tiles in a block, however long their rows are: the weight is streamed once for all of them. Of high
-/// tiles, as many as have `MIN_ROWS` rows are enough.
+/// Least number of tiles in a block, however long their rows are: the weight is streamed once for all of them.
 const MIN_TILES: usize = 4;
+/// Number of rows from which on fewer tiles are enough.
 const MIN_ROWS: usize = 48;
 /// Elements of the depth over which all tiles of a block accumulate before the next: their part of a panel stays in the
 /// cache.

@@ -34,6 +34,7 @@ pub(super) unsafe fn tile(tile: &QuantTile<'_>, target: &mut Target<'_>) {
 /// stay in registers only while all their indices are constants.
 macro_rules! for_each_row {
     ($rows:ident, $row:ident => $body:expr) => {
+        const { assert!($rows <= 24, "a row beyond those that are listed here") };
         for_each_row!(@ $rows, $row, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
     };
     (@ $rows:ident, $row:ident, $body:expr, $($i:literal)*) => {

@@ -110,7 +110,7 @@ impl TiledRows<'_> {
     }
 }
 
-/// Quantizes a row.
+/// Function that quantizes a row.
 type RoundRow<S> = fn(&[f32], &mut QuantizedRow<'_, S>);
 
 /// Row of a tile that is being quantized: its blocks and their scales, with the other rows' between them.
